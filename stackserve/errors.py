@@ -1,0 +1,92 @@
+"""The errors that stackserve raises. They know nothing of HTTP: `edge/errors.py` translates.
+
+    StackserveError
+    ├── ConfigError          a configuration file is wrong
+    ├── ArtifactRejected     a base or adapter cannot be served (code: one of docs/adapters.md)
+    ├── UnknownModel         no group serves a model of that name
+    ├── MemberRefused        the name is known, its adapter was rejected at start
+    ├── RequestRejected      the request itself is wrong (size, JSON, no model, unsupported route)
+    ├── GroupNotReady        the group's engine is starting, restarting or broken
+    ├── Overloaded           the group's queue is full
+    ├── ShuttingDown         the server drains and takes no new request
+    └── EngineFailed         the engine broke while it worked on this request
+"""
+
+from __future__ import annotations
+
+
+class StackserveError(Exception):
+    """Base of all domain errors.
+
+    `code` is stable and machine-readable (snake_case); `message` is one sentence that says what is
+    wrong, where, and what to do about it.
+    """
+
+    code = "internal_error"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if code is not None:
+            self.code = code
+
+
+class ConfigError(StackserveError):
+    """A configuration file or command-line option is wrong."""
+
+    code = "invalid_config"
+
+
+class ArtifactRejected(StackserveError):
+    """A base or adapter folder cannot be served; `code` says which rule it breaks."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message, code=code)
+
+
+class UnknownModel(StackserveError):
+    """No group serves a model of that name."""
+
+    code = "model_not_found"
+
+
+class MemberRefused(StackserveError):
+    """The name is a configured member whose adapter was rejected when the group started."""
+
+    code = "model_refused"
+
+
+class RequestRejected(StackserveError):
+    """The request is wrong in a way that the gateway sees before any engine does."""
+
+    code = "invalid_request"
+
+
+class GroupNotReady(StackserveError):
+    """The group's engine is not serving now; `retry_after` is a hint in seconds."""
+
+    code = "group_not_ready"
+
+    def __init__(self, message: str, *, retry_after: int = 5) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Overloaded(StackserveError):
+    """The group already works on as many requests as it is allowed to."""
+
+    code = "overloaded"
+    retry_after = 1
+
+
+class ShuttingDown(StackserveError):
+    """The server drains: it finishes what runs and takes nothing new."""
+
+    code = "shutting_down"
+    retry_after = 30
+
+
+class EngineFailed(StackserveError):
+    """The engine died or broke its connection while it worked on this request."""
+
+    code = "engine_failed"
