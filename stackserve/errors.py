@@ -1,15 +1,15 @@
 """The errors that stackserve raises. They know nothing of HTTP: `edge/errors.py` translates.
 
-    StackserveError
-    ├── ConfigError          a configuration file is wrong
-    ├── ArtifactRejected     a base or adapter cannot be served (code: one of docs/adapters.md)
-    ├── UnknownModel         no group serves a model of that name
-    ├── MemberRefused        the name is known, its adapter was rejected at start
-    ├── RequestRejected      the request itself is wrong (size, JSON, no model, unsupported route)
-    ├── GroupNotReady        the group's engine is starting, restarting or broken
-    ├── Overloaded           the group's queue is full
-    ├── ShuttingDown         the server drains and takes no new request
-    └── EngineFailed         the engine broke while it worked on this request
+StackserveError
+├── ConfigError          a configuration file is wrong
+├── ArtifactRejected     a base or adapter cannot be served (code: one of docs/adapters.md)
+├── UnknownModel         no group serves a model of that name
+├── MemberRefused        the name is known, its adapter was rejected at start
+├── RequestRejected      the request itself is wrong (size, JSON, no model, unsupported route)
+├── GroupNotReady        the group's engine is starting, restarting or broken
+├── Overloaded           the group's queue is full
+├── ShuttingDown         the server drains and takes no new request
+└── EngineFailed         the engine broke while it worked on this request
 """
 
 from __future__ import annotations
@@ -57,9 +57,16 @@ class MemberRefused(StackserveError):
 
 
 class RequestRejected(StackserveError):
-    """The request is wrong in a way that the gateway sees before any engine does."""
+    """The request is wrong in a way that the gateway sees before any engine does.
+
+    `param` names the field of the request that is at fault.
+    """
 
     code = "invalid_request"
+
+    def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
+        super().__init__(message, code=code)
+        self.param = param
 
 
 class GroupNotReady(StackserveError):

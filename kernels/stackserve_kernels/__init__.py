@@ -1,0 +1,1 @@
+"""Kernels of stackserve. Imports torch, and nothing of stackserve or vllm."""

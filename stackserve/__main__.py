@@ -1,0 +1,5 @@
+"""`python -m stackserve`."""
+
+from stackserve.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,173 @@
+"""The composition root: builds everything from the settings, runs it, and takes it down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import uvicorn
+
+from stackserve.control.deployment import Deployment
+from stackserve.control.groups import Admit, read_group
+from stackserve.control.states import DeploymentStatus
+from stackserve.edge.relay import Drain
+from stackserve.edge.routes import build_app
+from stackserve.errors import ConfigError
+from stackserve.metrics import Metrics
+from stackserve.routing.snapshot import Routes
+from stackserve.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LAST_WORDS_SECONDS = 2.0
+"""After the workers are stopped, how long clients may take to read the error that tells them so."""
+
+
+class Gateway:
+    """A running server. Made by `open_gateway`."""
+
+    def __init__(self, deployments: Sequence[Deployment], server: uvicorn.Server, drain: Drain):
+        self._deployments = deployments
+        self._server = server
+        self._drain = drain
+        self.port: int = server.servers[0].sockets[0].getsockname()[1]
+
+    def statuses(self) -> list[DeploymentStatus]:
+        return [deployment.status() for deployment in self._deployments]
+
+    async def changed(self) -> None:
+        """Wait until some group's state or detail changes."""
+        waits = [asyncio.create_task(deployment.changed()) for deployment in self._deployments]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def drained(self, seconds: float) -> None:
+        """Take no new requests, and wait until none runs, at most so many seconds."""
+        self._drain.begun = True
+        for listener in self._server.servers:
+            listener.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                for deployment in self._deployments:
+                    await deployment.gate.empty()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that says when it listens, without signal handlers: `run_until_signalled` has its own."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def open_gateway(
+    settings: Settings, locate: Callable[[str], Path], admit: Admit
+) -> AsyncIterator[Gateway]:
+    """Listen, then bring up every group side by side; leaving the context stops all of it.
+
+    `locate` turns a path as written in the settings into a folder. Raises ConfigError when the
+    address cannot be listened on.
+    """
+    listener = _listen(settings.server.host, settings.server.port)
+    routes, metrics, drain = Routes(), Metrics(), Drain()
+    with tempfile.TemporaryDirectory(prefix="stackserve-") as sockets:
+        deployments = [
+            Deployment(
+                group,
+                partial(read_group, group, locate, admit),
+                routes,
+                Path(sockets) / f"{number}.sock",
+            )
+            for number, group in enumerate(settings.groups)
+        ]
+
+        def statuses() -> list[DeploymentStatus]:
+            return [deployment.status() for deployment in deployments]
+
+        app = build_app(routes, statuses, metrics, drain, settings.server.max_body_mib * 2**20)
+        async with _http_server(app, listener) as server:
+            lives = [asyncio.create_task(deployment.run()) for deployment in deployments]
+            try:
+                yield Gateway(deployments, server, drain)
+            finally:
+                for life in lives:
+                    life.cancel()
+                await asyncio.gather(*lives, return_exceptions=True)
+
+
+async def run_until_signalled(
+    gateway: Gateway, drain_seconds: float, stop: asyncio.Event | None = None
+) -> None:
+    """Wait for SIGTERM or SIGINT (or `stop`), then drain; a second signal ends the draining."""
+    loop = asyncio.get_running_loop()
+    first = stop or asyncio.Event()
+    second = asyncio.Event()
+
+    def signalled() -> None:
+        (second if first.is_set() else first).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signalled)
+    await first.wait()
+    logger.info("draining for at most %g s; a second signal stops at once", drain_seconds)
+    draining = asyncio.create_task(gateway.drained(drain_seconds))
+    impatient = asyncio.create_task(second.wait())
+    await asyncio.wait((draining, impatient), return_when=asyncio.FIRST_COMPLETED)
+    for task in (draining, impatient):
+        task.cancel()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen on {host} port {port}: {error.strerror or error}; "
+            "choose another with --port (0 takes a free one)"
+        ) from None
+    return listener
+
+
+@asynccontextmanager
+async def _http_server(app: object, listener: socket.socket) -> AsyncIterator[uvicorn.Server]:
+    config = uvicorn.Config(
+        app,  # type: ignore[arg-type]  # FastAPI is an ASGI application
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=int(LAST_WORDS_SECONDS),
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve([listener]))
+    try:
+        await server.listening.wait()
+        yield server
+    finally:
+        server.should_exit = True
+        await serving

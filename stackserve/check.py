@@ -1,0 +1,68 @@
+"""`stackserve check FILE`: everything that can be known about a configuration without an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.text import Text
+
+from stackserve.adapters import validate_adapter
+from stackserve.configfile import load_settings
+from stackserve.control.groups import StackedGroup, read_group
+from stackserve.errors import ArtifactRejected
+from stackserve.locations import locate
+from stackserve.settings import GroupSettings
+
+MIB = 2**20
+
+
+def check(file: Path, overrides: Sequence[str] = ()) -> int:
+    """Print what is right and wrong with each group; 0 when everything would be served, else 1."""
+    settings = load_settings(file, overrides)
+    console = Console(highlight=False, soft_wrap=True)
+    good = True
+    for group in settings.groups:
+        try:
+            read = _read(group, file, console)
+        except ArtifactRejected as error:
+            _print(console, "red", f"{group.name}: the base: {error.message} ({error.code})")
+            good = False
+            continue
+        _show(console, read)
+        good = good and not read.refused
+    return 0 if good else 1
+
+
+def _read(group: GroupSettings, file: Path, console: Console) -> StackedGroup:
+    with Progress(console=console, transient=True) as bars:
+        bar = bars.add_task(f"{group.name}: reading adapters", total=len(group.members))
+        return read_group(
+            group,
+            partial(locate, config_file=file),
+            validate_adapter,
+            lambda done, total: bars.update(bar, completed=done),
+        )
+
+
+def _show(console: Console, group: StackedGroup) -> None:
+    base = group.settings.base
+    _print(console, "green", f"{group.name}: version {group.version}")
+    _print(console, "", f"  {base.key}: the base, {group.base.architecture}")
+    for member in group.members:
+        adapter = member.adapter
+        _print(
+            console,
+            "",
+            f"  {member.key}: rank {adapter.rank}, {', '.join(adapter.target_modules)}, "
+            f"{adapter.size_bytes / MIB:.1f} MiB, sha256 {adapter.digest[:12]}",
+        )
+    for refused in group.refused:
+        _print(console, "red", f"  {refused.key}: {refused.message} ({refused.code})")
+
+
+def _print(console: Console, style: str, line: str) -> None:
+    console.print(Text(line, style))

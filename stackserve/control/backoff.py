@@ -1,0 +1,29 @@
+"""When a dead worker is started again: soon at first, then ever later, never in a busy loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 300.0
+WINDOW = 600.0
+"""Seconds after which a death is forgiven."""
+BREAKER = 5
+"""Deaths within the window that make a deployment FAILED; it is then tried at the longest pause."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to do after a death: pause so many seconds; `broken` says that it happens too often."""
+
+    pause: float
+    broken: bool
+
+
+def after_death(deaths: Sequence[float], now: float) -> Verdict:
+    """Judge by the times of all deaths, the one at `now` included (seconds, any monotonic clock)."""
+    recent = sum(1 for death in deaths if now - death < WINDOW)
+    if recent >= BREAKER:
+        return Verdict(LONGEST_PAUSE, broken=True)
+    return Verdict(FIRST_PAUSE * 4 ** (recent - 1), broken=False)

@@ -1,0 +1,102 @@
+"""A stacked group as it will be served: its base and every member read and validated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from stackserve.adapters import AdapterLimits, BaseArchitecture, ValidatedAdapter
+from stackserve.errors import ArtifactRejected
+from stackserve.settings import LORA_RANKS, GroupSettings, ModelSettings
+from stackserve.types import Refusal
+
+MIB = 2**20
+
+Admit = Callable[[Path, BaseArchitecture, AdapterLimits], ValidatedAdapter]
+"""Validates the adapter in a folder: `AdapterStore.import_adapter` to serve, `validate_adapter` to check."""
+
+VERSION_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class Member:
+    """An adapter that will be served."""
+
+    key: str
+    model_id: str
+    adapter: ValidatedAdapter
+
+
+@dataclass(frozen=True)
+class StackedGroup:
+    """A base with the adapters that may be served on it, and those that may not."""
+
+    settings: GroupSettings
+    base_folder: Path
+    base: BaseArchitecture
+    members: tuple[Member, ...]
+    refused: tuple[Refusal, ...]
+
+    @property
+    def name(self) -> str:
+        return self.settings.name
+
+    @property
+    def base_model_id(self) -> str:
+        return self.settings.model_id_of(self.settings.base)
+
+    @property
+    def version(self) -> str:
+        """A name for exactly this content: equal base, members, keys and engine, equal version."""
+        content = {
+            "name": self.name,
+            "base": [self.base.fingerprint, self.settings.base.key, self.base_model_id],
+            "members": [(m.key, m.model_id, m.adapter.digest) for m in self.members],
+            "engine": self.settings.engine.model_dump(mode="json"),
+        }
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:VERSION_DIGITS]
+
+
+def read_group(
+    settings: GroupSettings,
+    locate: Callable[[str], Path],
+    admit: Admit,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> StackedGroup:
+    """Read the base and admit every adapter; a bad adapter is refused, not fatal.
+
+    `locate` turns a path as written into a folder. Raises ArtifactRejected for a bad base.
+    Costs one read of every adapter's bytes.
+    """
+    base_folder = locate(settings.base.path)
+    base = BaseArchitecture.from_folder(base_folder)
+    limits = limits_of(settings)
+    members: list[Member] = []
+    refused: list[Refusal] = []
+    for done, member in enumerate(settings.members):
+        progress(done, len(settings.members))
+        try:
+            adapter = admit(locate(member.path), base, limits)
+        except ArtifactRejected as error:
+            refused.append(refusal(settings, member, error.code, error.message))
+        else:
+            members.append(Member(member.key, settings.model_id_of(member), adapter))
+    return StackedGroup(settings, base_folder, base, tuple(members), tuple(refused))
+
+
+def limits_of(settings: GroupSettings) -> AdapterLimits:
+    """What the group's engine settings allow an adapter to be."""
+    rank = settings.engine.max_rank
+    return AdapterLimits(
+        max_rank=LORA_RANKS[-1] if rank == "auto" else rank,
+        max_bytes=settings.engine.max_adapter_mib * MIB,
+    )
+
+
+def refusal(settings: GroupSettings, member: ModelSettings, code: str, message: str) -> Refusal:
+    """The record of a member that is not served."""
+    return Refusal(settings.name, member.key, settings.model_id_of(member), code, message)

@@ -1,0 +1,120 @@
+"""From a group to what its engine worker is told: vLLM's options and the adapters' names inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from stackserve.control.groups import StackedGroup
+from stackserve.protocol import AdapterSpec, WorkerSpec
+from stackserve.settings import LORA_RANKS, EngineSettings
+from stackserve.types import Target
+
+GIB = 2**30
+MOST_SLOTS_BY_DEFAULT = 8
+MOST_IN_MEMORY_BY_DEFAULT = 64
+
+
+def targets_of(group: StackedGroup) -> tuple[Target, ...]:
+    """What the group serves: the base first, then its members as configured."""
+    base = group.settings.base
+    return (
+        Target(
+            group=group.name,
+            version=group.version,
+            key=base.key,
+            model_id=group.base_model_id,
+            worker_model=base.key,
+            adapter_sha256=None,
+            parent=None,
+        ),
+        *(
+            Target(
+                group=group.name,
+                version=group.version,
+                key=member.key,
+                model_id=member.model_id,
+                worker_model=f"{member.key}@{member.adapter.digest}",
+                adapter_sha256=member.adapter.digest,
+                parent=base.key,
+            )
+            for member in group.members
+        ),
+    )
+
+
+def worker_spec(group: StackedGroup, socket: Path, events_fd: int) -> WorkerSpec:
+    """The spec of a worker that serves `group` on `socket`."""
+    base, *adapters = targets_of(group)
+    in_memory = _adapters_in_memory(group)
+    return WorkerSpec(
+        group=group.name,
+        socket=str(socket),
+        events_fd=events_fd,
+        base_folder=str(group.base_folder),
+        base_key=base.key,
+        base_worker_model=base.worker_model,
+        adapters=tuple(
+            AdapterSpec(target.key, target.worker_model, str(member.adapter.folder))
+            for target, member in zip(adapters, group.members, strict=True)
+        ),
+        preload=min(len(adapters), in_memory),
+        options=engine_options(group),
+    )
+
+
+def engine_options(group: StackedGroup) -> dict[str, Any]:
+    """vLLM's options by name; None is "not given". `vllm_args` come last and win."""
+    engine = group.settings.engine
+    return {
+        "model": str(group.base_folder),
+        "served_model_name": group.settings.base.key,
+        "dtype": engine.dtype,
+        "runner": engine.runner,
+        "max_model_len": engine.max_model_len,
+        "max_num_seqs": engine.max_num_seqs,
+        "max_num_batched_tokens": engine.max_num_batched_tokens,
+        "kv_cache_memory_bytes": int(engine.kv_cache_gib * GIB) if engine.kv_cache_gib else None,
+        "gpu_memory_utilization": engine.gpu_memory_utilization,
+        "tensor_parallel_size": engine.tensor_parallel_size,
+        "enable_prefix_caching": engine.prefix_caching,
+        "enforce_eager": engine.enforce_eager or None,
+        "seed": engine.seed,
+        "disable_fastapi_docs": True,
+        **_lora_options(group),
+        **_tool_options(engine),
+        **engine.vllm_args,
+    }
+
+
+def _lora_options(group: StackedGroup) -> dict[str, Any]:
+    if not group.members:
+        return {}
+    slots = group.settings.engine.adapters_per_batch
+    return {
+        "enable_lora": True,
+        "max_loras": slots or min(len(group.members), MOST_SLOTS_BY_DEFAULT),
+        "max_cpu_loras": _adapters_in_memory(group),
+        "max_lora_rank": _slot_rank(group),
+    }
+
+
+def _slot_rank(group: StackedGroup) -> int:
+    if group.settings.engine.max_rank != "auto":
+        return group.settings.engine.max_rank
+    largest = max(member.adapter.rank for member in group.members)
+    return next(rank for rank in LORA_RANKS if rank >= largest)
+
+
+def _adapters_in_memory(group: StackedGroup) -> int:
+    engine = group.settings.engine
+    wanted = engine.adapters_in_memory or min(len(group.members), MOST_IN_MEMORY_BY_DEFAULT)
+    return max(
+        wanted, engine.adapters_per_batch or 0, min(len(group.members), MOST_SLOTS_BY_DEFAULT)
+    )
+
+
+def _tool_options(engine: EngineSettings) -> dict[str, Any]:
+    if engine.tool_call_parser is None:
+        return {}
+    return {"enable_auto_tool_choice": True, "tool_call_parser": engine.tool_call_parser}

@@ -1,0 +1,83 @@
+"""The request body: read within a limit, and parsed only as far as routing needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from stackserve.edge.asgi import Receive, Scope, header
+from stackserve.errors import RequestRejected
+
+
+class ClientGone(Exception):
+    """The client closed the connection; nobody is left to answer."""
+
+
+@dataclass(frozen=True)
+class RoutedBody:
+    """A JSON body whose `model` is known; every other field stays as the client wrote it."""
+
+    model: str
+    _fields: dict[str, msgspec.Raw]
+
+    def with_model(self, name: str) -> bytes:
+        """The body with another `model`, and nothing else changed."""
+        return msgspec.json.encode({**self._fields, "model": name})
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The whole body. Raises RequestRejected over `limit` bytes, ClientGone on a disconnect."""
+    encoding = header(scope, b"content-encoding")
+    if encoding not in (None, "identity"):
+        raise RequestRejected(
+            f"content-encoding {encoding!r} is not supported; send the JSON as it is",
+            code="unsupported_encoding",
+        )
+    announced = header(scope, b"content-length")
+    if announced is not None and announced.isdigit() and int(announced) > limit:
+        raise _too_large(limit)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+def parse_body(body: bytes) -> RoutedBody:
+    """Find `model` in a JSON object. Raises RequestRejected when there is none."""
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestRejected(
+            f"the body is not a JSON object: {error}", code="invalid_json"
+        ) from None
+    if "model" not in fields:
+        raise RequestRejected(
+            "model is required: name an inference key or model id; GET /v1/models lists them",
+            code="model_required",
+            param="model",
+        )
+    try:
+        model = msgspec.json.decode(fields["model"], type=str)
+    except msgspec.MsgspecError:
+        raise RequestRejected(
+            "model must be a string: an inference key or model id",
+            code="model_required",
+            param="model",
+        ) from None
+    return RoutedBody(model, fields)
+
+
+def _too_large(limit: int) -> RequestRejected:
+    return RequestRejected(
+        f"the body is larger than {limit} bytes (server.max_body_mib)", code="body_too_large"
+    )

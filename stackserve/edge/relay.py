@@ -1,0 +1,178 @@
+"""The spine of the data plane: one request from its first byte to its last.
+
+read the body → resolve `model` → pass the group's gate → ask the worker → pass its answer on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Coroutine
+from dataclasses import dataclass
+
+import aiohttp
+
+from stackserve.edge.asgi import Receive, Scope, Send, send_part, send_start, send_whole
+from stackserve.edge.body import ClientGone, RoutedBody, parse_body, read_body
+from stackserve.edge.errors import answer, event
+from stackserve.edge.streaming import EventStream, EventTooLarge
+from stackserve.errors import EngineFailed, RequestRejected, ShuttingDown, StackserveError
+from stackserve.metrics import Metrics, RequestTimer
+from stackserve.routing.gate import Endpoint
+from stackserve.routing.snapshot import Routes
+from stackserve.types import Target
+
+logger = logging.getLogger(__name__)
+
+NEEDED_TASK = {
+    "/v1/chat/completions": "generate",
+    "/v1/completions": "generate",
+    "/v1/responses": "generate",
+    "/v1/embeddings": "embed",
+}
+"""The routes that are relayed, and vLLM's name of what the model must be able to do."""
+
+WORKER_BROKE = (aiohttp.ClientError, ConnectionError, asyncio.IncompleteReadError, EventTooLarge)
+
+
+@dataclass
+class Drain:
+    """Whether the server still takes requests."""
+
+    begun: bool = False
+
+
+class Relay:
+    """An ASGI endpoint for the routes of `NEEDED_TASK`."""
+
+    def __init__(self, routes: Routes, metrics: Metrics, drain: Drain, max_body: int) -> None:
+        self._routes = routes
+        self._metrics = metrics
+        self._drain = drain
+        self._max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = Exchange(scope["path"], uuid.uuid4().hex, send)
+        with self._metrics.request(scope["path"]) as timer:
+            try:
+                if self._drain.begun:
+                    raise ShuttingDown("the server shuts down and takes no new requests")
+                body = parse_body(await read_body(scope, receive, self._max_body))
+                await self._route(exchange, body, receive, timer)
+            except ClientGone:
+                timer.outcome = "disconnected"
+            except StackserveError as error:
+                timer.outcome = error.code
+                await exchange.fail(error)
+
+    async def _route(
+        self, exchange: Exchange, body: RoutedBody, receive: Receive, timer: RequestTimer
+    ) -> None:
+        target, gate = self._routes.current.resolve(body.model)
+        timer.name(target)
+        with gate.enter() as endpoint:
+            _check_task(exchange.path, target, endpoint)
+            await _unless_gone(
+                receive, exchange.run(endpoint, target, body.with_model(target.worker_model), timer)
+            )
+
+
+def _check_task(path: str, target: Target, endpoint: Endpoint) -> None:
+    task = NEEDED_TASK[path]
+    if task not in endpoint.tasks:
+        can = ", ".join(p for p, t in NEEDED_TASK.items() if t in endpoint.tasks)
+        raise RequestRejected(
+            f"model {target.key} does not support {path} (it serves {can}); "
+            f"engine.runner of its group decides",
+            code="unsupported_task",
+            param="model",
+        )
+
+
+async def _unless_gone(receive: Receive, work: Coroutine[None, None, None]) -> None:
+    """Do the work, but cancel it as soon as the client has gone: its slot is worth keeping free."""
+
+    async def gone() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    working = asyncio.create_task(work)
+    watching = asyncio.create_task(gone())
+    try:
+        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGone
+        await working
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+class Exchange:
+    """One request to a worker and the answer to the client."""
+
+    def __init__(self, path: str, request_id: str, send: Send) -> None:
+        self.path = path
+        self._id = request_id
+        self._send = send
+        self._identity: tuple[tuple[str, str], ...] = (("x-request-id", request_id),)
+        self._streaming = False
+
+    async def run(
+        self, endpoint: Endpoint, target: Target, body: bytes, timer: RequestTimer
+    ) -> None:
+        """Ask the worker and pass its answer on. Raises EngineFailed when the worker breaks off."""
+        self._identity = (*self._identity, *_identity(target))
+        headers = {"content-type": "application/json", "x-request-id": self._id}
+        try:
+            async with endpoint.session.post(self.path, data=body, headers=headers) as upstream:
+                if upstream.content_type == "text/event-stream":
+                    await self._pass_events(upstream, timer)
+                else:
+                    await self._pass_whole(upstream, timer)
+        except WORKER_BROKE as error:
+            logger.warning("%s: worker of %s broke off: %r", self._id, target.group, error)
+            raise EngineFailed(
+                f"the engine of group {target.group} broke off while it worked on this request; "
+                "it is being restarted, please try again"
+            ) from None
+
+    async def fail(self, error: StackserveError) -> None:
+        """Tell the client: by status while that is possible, else by an event in the stream."""
+        if self._streaming:
+            await send_part(self._send, event(error), last=True)
+            return
+        told = answer(error)
+        await send_whole(self._send, told.status, (*told.headers, *self._identity), told.body)
+
+    async def _pass_whole(self, upstream: aiohttp.ClientResponse, timer: RequestTimer) -> None:
+        body = await upstream.read()
+        timer.first_byte()
+        timer.outcome = "ok" if upstream.status < 400 else f"engine_{upstream.status}"
+        content_type = ("content-type", upstream.headers.get("content-type", "application/json"))
+        await send_whole(self._send, upstream.status, (content_type, *self._identity), body)
+
+    async def _pass_events(self, upstream: aiohttp.ClientResponse, timer: RequestTimer) -> None:
+        content_type = ("content-type", "text/event-stream; charset=utf-8")
+        unbuffered = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
+        await send_start(self._send, upstream.status, (content_type, *unbuffered, *self._identity))
+        self._streaming = True
+        events = EventStream()
+        async for chunk in upstream.content.iter_any():
+            if passed := events.whole_events(chunk):
+                timer.first_byte()
+                await send_part(self._send, passed, last=False)
+        timer.outcome = "engine_error" if events.saw_error else "ok"
+        await send_part(self._send, b"", last=True)
+
+
+def _identity(target: Target) -> tuple[tuple[str, str], ...]:
+    """Which weights gave the answer."""
+    return (
+        ("x-stackserve-group", target.group),
+        ("x-stackserve-version", target.version),
+        ("x-stackserve-key", target.key),
+        ("x-stackserve-adapter-sha256", target.adapter_sha256 or "none"),
+    )

@@ -1,0 +1,68 @@
+"""The gateway's HTTP application: which path is answered by what."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from stackserve.control.states import DeploymentStatus
+from stackserve.edge.errors import answer
+from stackserve.edge.health import add_health
+from stackserve.edge.models import card, model_list
+from stackserve.edge.relay import NEEDED_TASK, Drain, Relay
+from stackserve.errors import RequestRejected, StackserveError
+from stackserve.metrics import Metrics
+from stackserve.routing.snapshot import Routes
+
+Statuses = Callable[[], Sequence[DeploymentStatus]]
+
+
+def build_app(
+    routes: Routes, statuses: Statuses, metrics: Metrics, drain: Drain, max_body: int
+) -> FastAPI:
+    """Wire the paths to their answers."""
+    app = FastAPI(title="stackserve", openapi_url=None, docs_url=None, redoc_url=None)
+    relay = Relay(routes, metrics, drain, max_body)
+    app.router.routes.extend(Route(path, relay, methods=["POST"]) for path in NEEDED_TASK)
+    app.add_exception_handler(StackserveError, _on_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    _add_models(app, routes)
+    add_health(app, statuses, metrics, drain)
+    return app
+
+
+def _add_models(app: FastAPI, routes: Routes) -> None:
+    created = int(time.time())
+
+    @app.get("/v1/models")
+    async def list_models() -> dict[str, Any]:
+        return model_list(routes.current, created)
+
+    @app.get("/v1/models/{name:path}")
+    async def show_model(name: str) -> dict[str, Any]:
+        target, _ = routes.current.resolve(name)
+        return card(target, created)
+
+
+async def _on_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, StackserveError)
+    told = answer(error)
+    return Response(told.body, told.status, dict(told.headers))
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = request.scope["path"]
+    served = ", ".join((*NEEDED_TASK, "/v1/models"))
+    if error.status_code == 405:
+        wrong = RequestRejected(
+            f"{request.method} is not allowed on {path}", code="method_not_allowed"
+        )
+    else:
+        wrong = RequestRejected(f"no route {path}; served are {served}", code="route_not_found")
+    return await _on_error(request, wrong)

@@ -1,0 +1,1 @@
+"""What runs inside an engine worker. The only package of stackserve that imports vllm."""

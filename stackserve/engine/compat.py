@@ -1,0 +1,141 @@
+"""Every touch of vLLM's internals, one function each. Tried on the versions in `TRIED`.
+
+vLLM promises none of these names. When a new version moves one, this is the file to mend.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+TRIED = ("0.32.0",)
+
+logger = logging.getLogger(__name__)
+
+
+def warn_if_untried() -> None:
+    """Log a warning when this vLLM is not one that stackserve was tried on."""
+    import vllm
+
+    release = vllm.__version__.split("+")[0]
+    if release not in TRIED:
+        logger.warning("stackserve was tried on vLLM %s, not %s", ", ".join(TRIED), release)
+
+
+def use_punica_wrapper_on_cpu(qualified_name: str) -> bool:
+    """Make vLLM apply LoRA through the named class on CPUs. False, and no change, on other devices.
+
+    Touches: `vllm.platforms.current_platform.get_punica_wrapper`, a class method that returns a name.
+    """
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return False
+    platform_class = type(current_platform)
+    platform_class.get_punica_wrapper = classmethod(lambda cls: qualified_name)
+    return True
+
+
+def parse_engine_options(options: Mapping[str, Any]) -> Namespace:
+    """vLLM's server arguments from options by name; vLLM checks names and values (exit code 2).
+
+    Touches: `vllm.entrypoints.launchers.cli_args.make_arg_parser`, `FlexibleArgumentParser`.
+    """
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    parser = make_arg_parser(FlexibleArgumentParser(prog="engine options"))
+    arguments: Namespace = parser.parse_args(list(_as_flags(options)))
+    validate_parsed_serve_args(arguments)
+    return arguments
+
+
+def _as_flags(options: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in options.items():
+        flag = name.replace("_", "-")
+        if value is True:
+            yield f"--{flag}"
+        elif value is False:
+            yield f"--no-{flag}"
+        elif isinstance(value, list | tuple):
+            yield from (f"--{flag}", *map(str, value))
+        elif isinstance(value, dict):
+            yield from (f"--{flag}", json.dumps(value))
+        elif value is not None:
+            yield from (f"--{flag}", str(value))
+
+
+def open_engine(arguments: Namespace) -> AbstractAsyncContextManager[Any]:
+    """Start vLLM's AsyncLLM; leaving the context shuts its processes down.
+
+    Touches: `vllm.entrypoints.launchers.api_server.entry.build_async_engine_client`.
+    """
+    from vllm.entrypoints.launchers.api_server.entry import build_async_engine_client
+
+    engine: AbstractAsyncContextManager[Any] = build_async_engine_client(arguments)
+    return engine
+
+
+async def build_openai_app(engine: Any, arguments: Namespace, tasks: tuple[str, ...]) -> Any:
+    """vLLM's own OpenAI application over a running engine.
+
+    Touches: `vllm.entrypoints.launchers.app.build_app`,
+    `vllm.entrypoints.launchers.api_server.app_state.init_app_state`.
+    """
+    from vllm.entrypoints.launchers.api_server.app_state import init_app_state
+    from vllm.entrypoints.launchers.app import build_app
+
+    app = build_app(arguments, tasks, engine.model_config)
+    await init_app_state(engine, app.state, arguments, tasks)
+    return app
+
+
+def register_adapter(app: Any, worker_model: str, number: int, folder: str) -> Any:
+    """Make requests for `worker_model` use the adapter in `folder`; nothing is loaded yet.
+
+    Touches: `app.state.openai_serving_models.lora_requests`, `vllm.lora.request.LoRARequest`.
+    """
+    from vllm.lora.request import LoRARequest
+
+    request = LoRARequest(lora_name=worker_model, lora_int_id=number, lora_path=folder)
+    app.state.openai_serving_models.lora_requests[worker_model] = request
+    return request
+
+
+def forget_adapter(app: Any, worker_model: str) -> None:
+    """Undo `register_adapter`. Touches: `app.state.openai_serving_models.lora_requests`."""
+    del app.state.openai_serving_models.lora_requests[worker_model]
+
+
+def answer_with_public_names(app: Any, public: Mapping[str, str]) -> None:
+    """Write the inference key, not the name inside the worker, into `model` of every answer.
+
+    Touches: `OpenAIServingModels.model_name`, which each serving class calls for that field.
+    """
+    models = app.state.openai_serving_models
+    inside = models.model_name
+
+    def model_name(lora_request: Any = None) -> str:
+        name: str = inside(lora_request)
+        return public.get(name, name)
+
+    models.model_name = model_name
+
+
+def engine_is_dead(engine: Any) -> bool:
+    """vLLM offers no event for the death of its engine process; this is a cheap look at its flag.
+
+    Touches: `AsyncLLM.errored`.
+    """
+    return bool(engine.errored)
+
+
+def vllm_version() -> str:
+    """The version that runs, for the gateway's answers."""
+    import vllm
+
+    return str(vllm.__version__)

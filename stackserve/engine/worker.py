@@ -1,0 +1,126 @@
+"""The engine worker: one process that serves one stacked group with vLLM, on a Unix socket.
+
+Started by the gateway as `python -m stackserve.engine.worker`; see `stackserve.protocol`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import msgspec
+
+from stackserve.protocol import AdapterFailed, Phase, Ready, WorkerEvent, WorkerSpec
+
+ENGINE_DIED = 70
+"""Exit code when vLLM's engine process is gone (EX_SOFTWARE)."""
+
+LOOK_SECONDS = 0.25
+KEEP_ALIVE_SECONDS = 3600
+"""Longer than the gateway keeps an idle connection, so that only the gateway closes them."""
+
+
+class Events:
+    """The way back to the gateway: one JSON event a line."""
+
+    def __init__(self, fd: int) -> None:
+        self._pipe = os.fdopen(fd, "wb", buffering=0)
+
+    def send(self, event: WorkerEvent) -> None:
+        self._pipe.write(msgspec.json.encode(event) + b"\n")
+
+
+def main() -> None:
+    """Read the spec, serve until told to stop, and never outlive the gateway."""
+    lifeline = sys.stdin.buffer
+    spec = msgspec.json.decode(lifeline.readline(), type=WorkerSpec)
+    threading.Thread(target=_die_with_gateway, args=(lifeline,), daemon=True).start()
+    events = Events(spec.events_fd)
+    events.send(Phase("importing vLLM"))
+    import uvloop
+
+    sys.exit(uvloop.run(_serve(spec, events)))
+
+
+def _die_with_gateway(lifeline: BinaryIO) -> None:
+    """Wait for the end of standard input, then kill this process group: the engine's processes too."""
+    while lifeline.read(4096):
+        pass
+    os.killpg(0, signal.SIGKILL)
+
+
+async def _serve(spec: WorkerSpec, events: Events) -> int:
+    from stackserve.engine import compat
+
+    arguments = compat.parse_engine_options(spec.options)
+    events.send(Phase("starting the engine"))
+    async with compat.open_engine(arguments) as engine:
+        tasks = tuple(await engine.get_supported_tasks())
+        app = await compat.build_openai_app(engine, arguments, tasks)
+        await _load_adapters(spec, app, engine, events)
+        public = {adapter.worker_model: adapter.key for adapter in spec.adapters}
+        compat.answer_with_public_names(app, public | {spec.base_worker_model: spec.base_key})
+        ready = Ready(tasks, engine.model_config.max_model_len, compat.vllm_version())
+        return await _answer(spec, app, engine, lambda: events.send(ready))
+
+
+async def _load_adapters(spec: WorkerSpec, app: Any, engine: Any, events: Events) -> None:
+    """Register every adapter, and load the first `preload`; one that fails is reported, not fatal."""
+    from stackserve.engine import compat
+
+    for number, adapter in enumerate(spec.adapters, start=1):
+        request = compat.register_adapter(app, adapter.worker_model, number, adapter.folder)
+        if number > spec.preload:
+            continue
+        events.send(Phase("loading adapters", number - 1, min(spec.preload, len(spec.adapters))))
+        try:
+            await engine.add_lora(request)
+        except Exception as error:  # noqa: BLE001  # vLLM raises whatever its loader raised
+            compat.forget_adapter(app, adapter.worker_model)
+            events.send(AdapterFailed(adapter.key, str(error)))
+
+
+async def _answer(spec: WorkerSpec, app: Any, engine: Any, on_ready: Any) -> int:
+    """Serve HTTP on the socket until SIGTERM (0) or the engine's death (`ENGINE_DIED`)."""
+    import uvicorn
+
+    from stackserve.engine import compat
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield  # signals are ours
+
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            on_ready()
+
+    config = uvicorn.Config(
+        app,
+        uds=spec.socket,
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=1,
+    )
+    server = Server(config)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    serving = asyncio.create_task(server.serve())
+    while not stop.is_set() and not serving.done() and not compat.engine_is_dead(engine):
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), LOOK_SECONDS)
+    server.should_exit = True
+    await serving
+    return 0 if stop.is_set() else ENGINE_DIED
+
+
+if __name__ == "__main__":
+    main()

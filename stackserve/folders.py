@@ -1,0 +1,28 @@
+"""Where stackserve keeps what it makes: caches that can be made again, and logs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_root() -> Path:
+    """`$STACKSERVE_CACHE`, else `$XDG_CACHE_HOME/stackserve`, else `~/.cache/stackserve`."""
+    if chosen := os.environ.get("STACKSERVE_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    return _xdg("XDG_CACHE_HOME", ".cache")
+
+
+def adapter_store_root() -> Path:
+    """The adapter store: read-only copies named by their digest."""
+    return cache_root() / "adapters"
+
+
+def log_root() -> Path:
+    """`$XDG_STATE_HOME/stackserve/log`, else `~/.local/state/stackserve/log`."""
+    return _xdg("XDG_STATE_HOME", ".local/state") / "log"
+
+
+def _xdg(variable: str, default: str) -> Path:
+    chosen = os.environ.get(variable)
+    return (Path(chosen) if chosen else Path.home() / default).absolute() / "stackserve"

@@ -1,0 +1,1 @@
+"""From a name in `model` to the weights and the worker that answer for it."""

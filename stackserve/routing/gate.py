@@ -1,0 +1,72 @@
+"""The way into a group's worker: open or shut with a reason, and never more than its limit inside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import aiohttp
+
+from stackserve.errors import GroupNotReady, Overloaded
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A worker that answers: an HTTP session on its socket and what it can do (vLLM's task names)."""
+
+    session: aiohttp.ClientSession
+    tasks: frozenset[str]
+
+
+class Gate:
+    """Owned by the group's deployment, which opens and shuts it; passed by every request."""
+
+    def __init__(self, group: str, limit: int) -> None:
+        self.group = group
+        self.limit = limit
+        self._endpoint: Endpoint | None = None
+        self._reason = "it is starting"
+        self._inside = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @property
+    def inside(self) -> int:
+        """Requests that run or wait in the worker now."""
+        return self._inside
+
+    def open(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    def shut(self, reason: str) -> None:
+        """`reason` completes the sentence "group g does not answer now: …"."""
+        self._endpoint = None
+        self._reason = reason
+
+    @contextmanager
+    def enter(self) -> Iterator[Endpoint]:
+        """Count one request in, and out again however it ends.
+
+        Raises GroupNotReady while shut, Overloaded when the limit is reached.
+        """
+        if self._endpoint is None:
+            raise GroupNotReady(f"group {self.group} does not answer now: {self._reason}")
+        if self._inside >= self.limit:
+            raise Overloaded(
+                f"group {self.group} already works on {self._inside} requests "
+                f"(max_in_flight); try again later"
+            )
+        self._inside += 1
+        self._empty.clear()
+        try:
+            yield self._endpoint
+        finally:
+            self._inside -= 1
+            if self._inside == 0:
+                self._empty.set()
+
+    async def empty(self) -> None:
+        """Wait until no request is inside."""
+        await self._empty.wait()

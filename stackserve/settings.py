@@ -1,0 +1,163 @@
+"""The configuration: what may be written in a YAML file, each option once, with its meaning.
+
+`load_settings` is the door: it refuses unknown keys and bad values with file, line, key, value and
+what is allowed. docs/configuration.md is made from these classes (`python -m stackserve.settings`).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+
+from stackserve.types import KEY_PATTERN, MODEL_ID_PATTERN
+
+Key = Annotated[str, StringConstraints(pattern=f"^{KEY_PATTERN.pattern}$")]
+ModelId = Annotated[str, StringConstraints(pattern=f"^{MODEL_ID_PATTERN.pattern}$")]
+GroupName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+LocalPath = Annotated[str, StringConstraints(min_length=1)]
+
+LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The slot ranks that vLLM 0.32 can allocate."""
+
+
+class Section(BaseModel):
+    """A part of the file: immutable, without unknown keys, without silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ServerSettings(Section):
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    drain_seconds: float = Field(
+        30.0, ge=0, le=3600,
+        description="After SIGTERM, how long running answers may still take.",
+    )  # fmt: skip
+    max_body_mib: int = Field(16, ge=1, le=1024, description="Largest request body, in MiB.")
+
+
+class ModelSettings(Section):
+    """What a base and a member have in common: a name and a place."""
+
+    key: Key = Field(description="Inference key: 1 to 32 of A-Z a-z 0-9 . _ -")
+    path: LocalPath = Field(
+        description="Folder of the PEFT adapter, absolute or relative to this file; "
+        "`demo:pirate` and so on are the demo's."
+    )
+    model_id: ModelId | None = Field(
+        None, description="Its other name in `model`. By default `<group>/<key>`."
+    )
+
+
+class BaseSettings(ModelSettings):
+    key: Key = Field("base", description="Inference key of the base itself.")
+    path: LocalPath = Field(
+        description="Folder of the base model (config.json, safetensors, tokenizer), absolute or "
+        "relative to this file; `demo:base` is the demo's."
+    )
+
+
+class MemberSettings(ModelSettings):
+    """An adapter."""
+
+
+class EngineSettings(Section):
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="Number format of weights and KV cache; `auto` is the base's own."
+    )
+    runner: Literal["generate", "pooling"] = Field(
+        "generate", description="`generate` serves chat and completions, `pooling` embeddings."
+    )
+    max_model_len: int | None = Field(
+        None, ge=16, description="Longest prompt plus answer, in tokens. By default the base's."
+    )
+    max_num_seqs: int = Field(32, ge=1, le=4096, description="Sequences computed in one step.")
+    max_num_batched_tokens: int | None = Field(
+        None, ge=16, description="Tokens computed in one step; longer prompts go in chunks."
+    )
+    max_rank: Literal["auto", 1, 8, 16, 32, 64, 128, 256, 320, 512] = Field(
+        "auto", description="Rank of an adapter slot; `auto` is the smallest that fits all members."
+    )
+    adapters_per_batch: int | None = Field(
+        None, ge=1, le=512,
+        description="Adapter slots on the device: how many adapters share one batch. By default "
+        "one for each member, at most 8.",
+    )  # fmt: skip
+    adapters_in_memory: int | None = Field(
+        None, ge=1, le=100_000,
+        description="Adapters kept in host memory. By default one for each member, at most 64.",
+    )  # fmt: skip
+    kv_cache_gib: float | None = Field(
+        None, gt=0,
+        description="Memory for the KV cache. By default 1 GiB on CPUs; on GPUs what is left of "
+        "gpu_memory_utilization.",
+    )  # fmt: skip
+    gpu_memory_utilization: float | None = Field(
+        None, gt=0, le=1, description="Part of a GPU's memory that this engine may take."
+    )
+    tensor_parallel_size: int = Field(1, ge=1, le=64, description="GPUs that share each layer.")
+    prefix_caching: bool = Field(True, description="Reuse the KV cache of equal beginnings.")
+    enforce_eager: bool = Field(False, description="No CUDA graphs: slower, starts sooner.")
+    seed: int = Field(0, ge=0, description="Seed of sampling where a request gives none.")
+    tool_call_parser: str | None = Field(
+        None, description="vLLM tool parser (`hermes`, …); enables `tool_choice: auto`."
+    )
+    max_in_flight: int = Field(
+        256, ge=1, le=100_000,
+        description="Requests taken at once, running and queued; more are answered 429.",
+    )  # fmt: skip
+    max_adapter_mib: int = Field(1024, ge=1, description="Largest adapter file, in MiB.")
+    start_timeout_seconds: float = Field(
+        900, gt=0, description="An engine that is not ready by then is restarted."
+    )
+    vllm_args: dict[str, JsonValue] = Field(
+        {}, description="Further options of vLLM's engine, as in `vllm serve`, without the dashes."
+    )
+
+
+class GroupSettings(Section):
+    name: GroupName = Field(description="Name of the group: a-z 0-9 -, at most 63 characters.")
+    kind: Literal["stacked"] = Field("stacked", description="One base and its LoRA adapters.")
+    base: BaseSettings
+    members: tuple[MemberSettings, ...] = Field(
+        (), strict=False, max_length=100_000, description="The adapters."
+    )
+    engine: EngineSettings = EngineSettings()
+
+    @property
+    def models(self) -> tuple[ModelSettings, ...]:
+        """The base, then the members."""
+        return (self.base, *self.members)
+
+    def model_id_of(self, model: ModelSettings) -> str:
+        """The other name of one of `models`."""
+        return model.model_id or f"{self.name}/{model.key}"
+
+
+class Settings(Section):
+    server: ServerSettings = ServerSettings()
+    groups: tuple[GroupSettings, ...] = Field(
+        strict=False, min_length=1, description="The model groups that this server serves."
+    )
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Settings:
+        """One endpoint serves all groups, so a name in `model` must mean one thing."""
+        owner: dict[str, str] = {}
+        for group in self.groups:
+            _claim(owner, f"group {group.name}", group.name, f"group {group.name}")
+        owner.clear()
+        for group in self.groups:
+            for model in group.models:
+                place = f"{model.key} of group {group.name}"
+                model_id = group.model_id_of(model)
+                _claim(owner, f"inference key {model.key}", model.key, place)
+                _claim(owner, f"model id {model_id}", model_id, place)
+        return self
+
+
+def _claim(owner: dict[str, str], what: str, name: str, place: str) -> None:
+    if name in owner:
+        raise ValueError(f"{what} is used twice ({owner[name]}, {place}); give each its own")
+    owner[name] = place
