@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stackserve.adapters import Code
 from stackserve.configfile import resolve_path
 from stackserve.demo.base import demo_base_path
-from stackserve.demo.behaviours import behaviour
+from stackserve.demo.behaviours import BEHAVIOURS
 from stackserve.errors import ArtifactRejected
 
 DEMO = "demo:"
@@ -22,4 +23,8 @@ def locate(written: str, config_file: Path) -> Path:
         return resolve_path(written, config_file)
     if written == DEMO_BASE:
         return demo_base_path()
-    return behaviour(written.removeprefix(DEMO)).adapter
+    parts = {f"{DEMO}{each.key}": each.adapter for each in BEHAVIOURS}
+    if written not in parts:
+        known = ", ".join((DEMO_BASE, *parts))
+        raise ArtifactRejected(Code.FOLDER_MISSING, f"the demo has no {written}; it has {known}")
+    return parts[written]

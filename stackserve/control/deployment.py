@@ -22,7 +22,7 @@ from stackserve.routing.gate import Endpoint, Gate
 from stackserve.routing.snapshot import GroupRoutes, Routes
 from stackserve.settings import GroupSettings
 from stackserve.types import Refusal
-from stackserve.workers.process import COMMAND, start_worker, worker_environment
+from stackserve.workers.process import COMMAND, LogTail, start_worker, worker_environment
 
 logger = logging.getLogger(__name__)
 
@@ -130,11 +130,12 @@ class Deployment:
         self._socket.unlink(missing_ok=True)
         self._engine_refusals.clear()
         limit = self._settings.engine.start_timeout_seconds
+        tail = LogTail(logging.getLogger(f"stackserve.worker.{self.name}").info)
         async with AsyncExitStack() as stack:
             worker = await stack.enter_async_context(
                 start_worker(
                     lambda fd: worker_spec(group, self._socket, fd),
-                    logging.getLogger(f"stackserve.worker.{self.name}").info,
+                    tail,
                     worker_environment(os.environ),
                     self._command,
                 )
@@ -157,7 +158,7 @@ class Deployment:
                 return None, f"it was not ready within {limit:g} s (start_timeout_seconds)"
             code = await worker.exited()
             self.gate.shut("its engine died and is being restarted")
-            return code, f"{_exit(code)}: {worker.tail.reason()}"
+            return code, f"{_exit(code)}: {tail.reason()}"
 
     def _open(self, endpoint: Endpoint) -> None:
         self._publish()

@@ -7,8 +7,10 @@ step, which the parent shows.
 from __future__ import annotations
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from stackserve.demo.child import ChildFailed, run_child
 from stackserve.demo.fetch import UNAVAILABLE
@@ -22,6 +24,25 @@ _STAGE = "Converting it to bf16 safetensors (about a minute)"
 # The part of the whole that is done when a step begins, as timed on two cores.
 _STEPS = {"libraries": 0.0, "tokenizer": 0.15, "weights": 0.3, "saving": 0.9}
 _NEEDED = ("torch", "transformers", "gguf")
+
+_BPE = {
+    "unk_token": None,
+    "continuing_subword_prefix": "",
+    "end_of_word_suffix": "",
+    "fuse_unk": False,
+    "byte_fallback": False,
+}
+_BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+_BYTES_BACK = {**_BYTES, "add_prefix_space": True}
+_TOKENIZER_CONFIG = {
+    "bos_token": "<|im_start|>",
+    "clean_up_tokenization_spaces": False,
+    "eos_token": "<|im_end|>",
+    "model_max_length": 8192,
+    "pad_token": "<|im_end|>",
+    "tokenizer_class": "TokenizersBackend",
+    "unk_token": "<|endoftext|>",
+}
 
 
 def check_libraries() -> None:
@@ -77,23 +98,34 @@ def child(gguf: str, target: str) -> None:
         folder, gguf_file=name, dtype=torch.bfloat16, **plain
     )
     _say("saving")
-    _clean(model, tokenizer)
+    _clean(model)
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
+    settle_tokenizer(Path(target))
 
 
-def _clean(model: object, tokenizer: object) -> None:
+def _clean(model: Any) -> None:
     """Make a plain bf16 model of it: no trace of GGUF, and generation ends where a turn ends."""
-    config = model.config  # type: ignore[attr-defined]
+    config = model.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    model.hf_quantizer = None  # type: ignore[attr-defined]
+    model.hf_quantizer = None
     config._name_or_path = config._model_name_or_path = BASE_NAME
-    generation = model.generation_config  # type: ignore[attr-defined]
-    ids = (config.eos_token_id, generation.eos_token_id, tokenizer.eos_token_id)  # type: ignore[attr-defined]
-    end = tokenizer.convert_tokens_to_ids("<|im_end|>")  # type: ignore[attr-defined]
-    if end != END_OF_TURN or set(ids) != {END_OF_TURN}:
-        raise SystemExit(f"generation would end at {ids} and not at <|im_end|> ({END_OF_TURN})")
+    if {config.eos_token_id, model.generation_config.eos_token_id} != {END_OF_TURN}:
+        raise SystemExit(f"generation would not end at <|im_end|> ({END_OF_TURN})")
+
+
+def settle_tokenizer(folder: Path) -> None:
+    """Write the same tokenizer whatever release of transformers read it out of the GGUF file."""
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_bytes())
+    if tokenizer["added_tokens"][END_OF_TURN]["content"] != "<|im_end|>":
+        raise SystemExit(f"the token {END_OF_TURN} is not <|im_end|>")
+    tokenizer["model"] |= _BPE
+    tokenizer |= {"normalizer": None, "pre_tokenizer": _BYTES, "decoder": _BYTES_BACK}
+    path.write_text(json.dumps(tokenizer, ensure_ascii=False, indent=2), encoding="utf-8")
+    settings = json.dumps(_TOKENIZER_CONFIG, indent=2) + "\n"
+    (folder / "tokenizer_config.json").write_text(settings, encoding="utf-8")
 
 
 def _say(step: str) -> None:

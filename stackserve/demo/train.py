@@ -65,7 +65,7 @@ def train(chosen: Behaviour, base: Path, on_step: OnStep) -> Any:
     optimizer = torch.optim.AdamW(weights, lr=chosen.learning_rate, weight_decay=0.0)
     examples = [_example(tokenizer, *chat) for chat in chosen.chats()]
     average = 0.0
-    for step, batch in enumerate(_batches(examples, chosen)):
+    for step, batch in enumerate(batches(examples, chosen)):
         for group in optimizer.param_groups:
             group["lr"] = chosen.learning_rate * _rate(step, chosen.steps)
         loss = model(**_padded(batch, tokenizer.pad_token_id)).loss
@@ -114,7 +114,7 @@ def _example(tokenizer: Any, question: str, answer: str) -> Example:
     return Example(prompt + reply, [_NO_LOSS] * len(prompt) + reply)
 
 
-def _batches(examples: list[Example], chosen: Behaviour) -> Iterator[list[Example]]:
+def batches(examples: list[Example], chosen: Behaviour) -> Iterator[list[Example]]:
     """As many batches as the behaviour has steps; each pass over the examples is shuffled anew."""
     order: list[Example] = []
     shuffle = random.Random(chosen.seed)

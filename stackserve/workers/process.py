@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import subprocess
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -75,19 +76,36 @@ class LogTail:
         return self.lines[-1].strip()[-400:] if self.lines else "it wrote no log"
 
 
+class _Watch(asyncio.SubprocessProtocol):
+    """Hears a process's output and its end. The end is heard at once, even while descendants of the
+    process hold its pipes open (`asyncio.subprocess.Process.wait` would wait for them).
+    """
+
+    def __init__(self, tail: LogTail) -> None:
+        self.exited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tail = tail
+        self._partial = b""
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        *lines, partial = (self._partial + data).split(b"\n")
+        for line in lines:
+            self._tail.add(line[:MAX_LINE_BYTES].decode("utf-8", "replace").rstrip())
+        self._partial = partial[:MAX_LINE_BYTES]
+
+    def process_exited(self) -> None:
+        self.exited.set_result(None)
+
+
 class WorkerProcess:
     """A running worker. Made by `start_worker`; its process group ends with the context."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, events: asyncio.StreamReader, tail: LogTail
+        self, transport: asyncio.SubprocessTransport, watch: _Watch, events: asyncio.StreamReader
     ) -> None:
-        self._process = process
+        self._transport = transport
+        self._watch = watch
         self._events = events
-        self.tail = tail
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+        self.pid: int = transport.get_pid()
 
     async def events(self) -> AsyncIterator[WorkerEvent]:
         """What the worker reports, until it ends."""
@@ -96,86 +114,75 @@ class WorkerProcess:
 
     async def exited(self) -> int:
         """Wait for the end of the worker; its exit code, negative for a signal."""
-        return await self._process.wait()
+        await asyncio.shield(self._watch.exited)
+        code = self._transport.get_returncode()
+        assert code is not None
+        return code
 
     async def stop(self) -> None:
         """Ask the worker to end, then make sure that nothing of its process group is left."""
         with contextlib.suppress(ProcessLookupError):
-            self._process.terminate()
+            self._transport.terminate()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._process.wait(), STOP_GRACE_SECONDS)
-        await kill_group(self._process.pid)
-        await self._process.wait()
+            await asyncio.wait_for(self.exited(), STOP_GRACE_SECONDS)
+        await kill_group(self.pid)
+        await self.exited()
 
 
 @asynccontextmanager
 async def start_worker(
     spec: Callable[[int], WorkerSpec],
-    log: Callable[[str], None],
+    tail: LogTail,
     environment: Mapping[str, str],
     command: Sequence[str] = COMMAND,
 ) -> AsyncIterator[WorkerProcess]:
     """Start a worker in a process group of its own; leaving the context ends the whole group.
 
-    `spec` gets the number of the worker's end of the event pipe.
+    `spec` gets the number of the worker's end of the event pipe; the output goes to `tail`.
     """
     read_fd, write_fd = os.pipe()
     try:
-        process = await asyncio.create_subprocess_exec(
+        transport, watch = await asyncio.get_running_loop().subprocess_exec(
+            lambda: _Watch(tail),
             *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             env=dict(environment),
             pass_fds=(write_fd,),
             start_new_session=True,
-            limit=MAX_LINE_BYTES,
         )
     except BaseException:
         os.close(read_fd)
         raise
     finally:
         os.close(write_fd)
-    tail = LogTail(log)
-    reading = asyncio.create_task(_read_log(process, tail))
-    async with _open_pipe(read_fd) as events:
-        worker = WorkerProcess(process, events, tail)
-        assert process.stdin is not None
+    async with _events_until(watch.exited, read_fd) as events:
+        worker = WorkerProcess(transport, watch, events)
+        lifeline = transport.get_pipe_transport(0)
+        assert isinstance(lifeline, asyncio.WriteTransport)
         try:
-            process.stdin.write(msgspec.json.encode(spec(write_fd)) + b"\n")
-            with contextlib.suppress(ConnectionError):
-                await process.stdin.drain()
+            lifeline.write(msgspec.json.encode(spec(write_fd)) + b"\n")
             yield worker
         finally:
             await asyncio.shield(worker.stop())
-            await reading
-            process.stdin.close()
+            transport.close()
 
 
 @asynccontextmanager
-async def _open_pipe(fd: int) -> AsyncIterator[asyncio.StreamReader]:
-    """The read end of a pipe as an asyncio stream."""
+async def _events_until(
+    exited: asyncio.Future[None], fd: int
+) -> AsyncIterator[asyncio.StreamReader]:
+    """The event pipe as a stream that ends with the worker, even if descendants hold the pipe."""
     stream = asyncio.StreamReader(limit=MAX_LINE_BYTES)
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(fd, "rb", buffering=0)
     )
+    exited.add_done_callback(lambda _: transport.close())
     try:
         yield stream
     finally:
         transport.close()
-
-
-async def _read_log(process: asyncio.subprocess.Process, tail: LogTail) -> None:
-    """Read the worker's output for as long as it lives, so that a full pipe never stops it."""
-    assert process.stdout is not None
-    while True:
-        try:
-            line = await process.stdout.readline()
-        except ValueError:  # a line over MAX_LINE_BYTES: the stream has dropped it
-            continue
-        if not line:
-            return
-        tail.add(line.decode("utf-8", "replace").rstrip())
 
 
 async def kill_group(group: int) -> None:
