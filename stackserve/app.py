@@ -24,6 +24,7 @@ from stackserve.errors import ConfigError
 from stackserve.metrics import Metrics
 from stackserve.routing.snapshot import Routes
 from stackserve.settings import Settings
+from stackserve.workers.process import COMMAND
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,10 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def open_gateway(
-    settings: Settings, locate: Callable[[str], Path], admit: Admit
+    settings: Settings,
+    locate: Callable[[str], Path],
+    admit: Admit,
+    worker_command: Sequence[str] = COMMAND,
 ) -> AsyncIterator[Gateway]:
     """Listen, then bring up every group side by side; leaving the context stops all of it.
 
@@ -97,6 +101,7 @@ async def open_gateway(
                 partial(read_group, group, locate, admit),
                 routes,
                 Path(sockets) / f"{number}.sock",
+                command=worker_command,
             )
             for number, group in enumerate(settings.groups)
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -12,12 +13,12 @@ from pathlib import Path
 
 import aiohttp
 
-from stackserve.control.backoff import after_death
+from stackserve.control.backoff import BREAKER, after_death
 from stackserve.control.groups import StackedGroup, refusal
 from stackserve.control.launch import targets_of, worker_spec
 from stackserve.control.states import MOVES, DeploymentState, DeploymentStatus
 from stackserve.errors import StackserveError
-from stackserve.protocol import AdapterFailed, Phase, Ready
+from stackserve.protocol import AdapterFailed, Phase, Ready, WorkerEvent
 from stackserve.routing.gate import Endpoint, Gate
 from stackserve.routing.snapshot import GroupRoutes, Routes
 from stackserve.settings import GroupSettings
@@ -59,6 +60,7 @@ class Deployment:
         self._group: StackedGroup | None = None
         self._engine_refusals: dict[str, Refusal] = {}
         self._worker_pid: int | None = None
+        self._deaths: list[float] = []
         self._publish()
 
     @property
@@ -88,9 +90,9 @@ class Deployment:
     async def run(self) -> None:
         """Read the group, then keep a worker alive for it, until cancelled."""
         try:
-            group = await self._prepare()
-            if group is not None:
+            if group := await self._prepare():
                 await self._keep_alive(group)
+            await asyncio.Event().wait()  # only another configuration would help
         finally:
             self.gate.shut("the server shuts down")
             self._move(DeploymentState.STOPPED, "the server shuts down")
@@ -103,7 +105,8 @@ class Deployment:
         try:
             self._group = await asyncio.to_thread(self._read, progress)
         except StackserveError as error:
-            await self._rest_in_failure(f"{error.message} ({error.code})")
+            self.gate.shut("it could not be read; /readyz and the server's log say why")
+            self._move(DeploymentState.FAILED, f"{error.message} ({error.code})")
             return None
         for refused in self._group.refused:
             logger.error("%s: %s is not served: %s", self.name, refused.key, refused.message)
@@ -111,54 +114,60 @@ class Deployment:
         return self._group
 
     async def _keep_alive(self, group: StackedGroup) -> None:
-        deaths: list[float] = []
         while True:
             self._move(DeploymentState.STARTING, "starting the worker")
-            code, reason = await self._one_worker(group)
-            logger.error("%s: its worker ended: %s", self.name, reason)
-            if code == BAD_OPTIONS:
-                await self._rest_in_failure(reason)
-            now = time.monotonic()
-            deaths = [*deaths, now][-16:]
-            verdict = after_death(deaths, now)
-            state = DeploymentState.FAILED if verdict.broken else DeploymentState.RESTARTING
-            self._fail(state, f"{reason}; next start in {verdict.pause:g} s")
-            await asyncio.sleep(verdict.pause)
+            await asyncio.sleep(await self._one_worker(group))
 
-    async def _one_worker(self, group: StackedGroup) -> tuple[int | None, str]:
-        """Start a worker and live with it; its exit code (None: we ended it) and why it ended."""
+    async def _one_worker(self, group: StackedGroup) -> float:
+        """Start a worker and live with it until it ends; the pause before the next, in seconds."""
         self._socket.unlink(missing_ok=True)
         self._engine_refusals.clear()
-        limit = self._settings.engine.start_timeout_seconds
         tail = LogTail(logging.getLogger(f"stackserve.worker.{self.name}").info)
-        async with AsyncExitStack() as stack:
-            worker = await stack.enter_async_context(
-                start_worker(
-                    lambda fd: worker_spec(group, self._socket, fd),
-                    tail,
-                    worker_environment(os.environ),
-                    self._command,
-                )
-            )
+        starting = start_worker(
+            lambda fd: worker_spec(group, self._socket, fd),
+            tail,
+            worker_environment(os.environ),
+            self._command,
+        )
+        async with starting as worker, AsyncExitStack() as stack:
             self._worker_pid = worker.pid
             stack.callback(setattr, self, "_worker_pid", None)
+            limit = self._settings.engine.start_timeout_seconds
             try:
                 async with asyncio.timeout(limit) as start:
                     async for event in worker.events():
-                        match event:
-                            case Phase():
-                                self._report(_describe(event))
-                            case AdapterFailed():
-                                self._refuse(event)
-                            case Ready():
-                                start.reschedule(None)
-                                endpoint = await stack.enter_async_context(_reach(self._socket))
-                                self._open(Endpoint(endpoint, frozenset(event.tasks)))
+                        if isinstance(event, Ready):
+                            start.reschedule(None)
+                        await self._on_event(event, stack)
             except TimeoutError:
-                return None, f"it was not ready within {limit:g} s (start_timeout_seconds)"
+                return self._on_death(None, f"not ready within {limit:g} s (start_timeout_seconds)")
             code = await worker.exited()
-            self.gate.shut("its engine died and is being restarted")
-            return code, f"{_exit(code)}: {tail.reason()}"
+            return self._on_death(code, f"{_exit(code)}: {tail.reason()}")
+
+    async def _on_event(self, event: WorkerEvent, worker_life: AsyncExitStack) -> None:
+        match event:
+            case Phase():
+                self._report(_describe(event))
+            case AdapterFailed():
+                self._refuse(event)
+            case Ready():
+                session = await worker_life.enter_async_context(_reach(self._socket))
+                self._open(Endpoint(session, frozenset(event.tasks)))
+
+    def _on_death(self, code: int | None, reason: str) -> float:
+        """Say at once that the worker is gone, before its remains are cleared; the pause to take."""
+        logger.error("%s: its worker ended: %s", self.name, reason)
+        if code == BAD_OPTIONS:
+            self.gate.shut("it could not be started; /readyz and the server's log say why")
+            self._move(DeploymentState.FAILED, reason)
+            return math.inf  # the next one would be refused too
+        now = time.monotonic()
+        self._deaths = [*self._deaths, now][-BREAKER:]
+        verdict = after_death(self._deaths, now)
+        state = DeploymentState.FAILED if verdict.broken else DeploymentState.RESTARTING
+        self.gate.shut("its engine died and is being restarted")
+        self._move(state, f"{reason}; next start in {verdict.pause:g} s")
+        return verdict.pause
 
     def _open(self, endpoint: Endpoint) -> None:
         self._publish()
@@ -173,17 +182,6 @@ class Deployment:
         self._engine_refusals[event.key] = refusal(
             self._settings, member, "adapter_engine_refused", message
         )
-
-    def _fail(self, state: DeploymentState, reason: str) -> None:
-        self.gate.shut(f"its engine is down and will be restarted ({state})")
-        self._move(state, reason)
-
-    async def _rest_in_failure(self, reason: str) -> None:
-        """Nothing will mend this but another configuration: stay, say why, serve nothing."""
-        self.gate.shut("it could not be started; see /readyz or the server's log")
-        logger.error("%s: failed: %s", self.name, reason)
-        self._move(DeploymentState.FAILED, reason)
-        await asyncio.Event().wait()
 
     def _move(self, state: DeploymentState, detail: str) -> None:
         if state not in MOVES[self._state]:

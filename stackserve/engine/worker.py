@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
-import msgspec
-
-from stackserve.protocol import AdapterFailed, Phase, Ready, WorkerEvent, WorkerSpec
+from stackserve.lifeline import Events, take_spec
+from stackserve.protocol import AdapterFailed, Phase, Ready, WorkerSpec
 
 ENGINE_DIED = 70
 """Exit code when vLLM's engine process is gone (EX_SOFTWARE)."""
@@ -26,33 +23,14 @@ KEEP_ALIVE_SECONDS = 3600
 """Longer than the gateway keeps an idle connection, so that only the gateway closes them."""
 
 
-class Events:
-    """The way back to the gateway: one JSON event a line."""
-
-    def __init__(self, fd: int) -> None:
-        self._pipe = os.fdopen(fd, "wb", buffering=0)
-
-    def send(self, event: WorkerEvent) -> None:
-        self._pipe.write(msgspec.json.encode(event) + b"\n")
-
-
 def main() -> None:
     """Read the spec, serve until told to stop, and never outlive the gateway."""
-    lifeline = sys.stdin.buffer
-    spec = msgspec.json.decode(lifeline.readline(), type=WorkerSpec)
-    threading.Thread(target=_die_with_gateway, args=(lifeline,), daemon=True).start()
+    spec = take_spec()
     events = Events(spec.events_fd)
     events.send(Phase("importing vLLM"))
     import uvloop
 
     sys.exit(uvloop.run(_serve(spec, events)))
-
-
-def _die_with_gateway(lifeline: BinaryIO) -> None:
-    """Wait for the end of standard input, then kill this process group: the engine's processes too."""
-    while lifeline.read(4096):
-        pass
-    os.killpg(0, signal.SIGKILL)
 
 
 async def _serve(spec: WorkerSpec, events: Events) -> int:
