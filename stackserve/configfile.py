@@ -43,7 +43,17 @@ def resolve_path(written: str, config_file: Path) -> Path:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without repeated keys: the second would silently win."""
+    """YAML without repeated keys, of which the second would silently win, and without aliases, with
+    which a few lines can mean a billion values.
+    """
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(
+                problem="aliases (*name) are not supported; write the value out",
+                problem_mark=self.peek_event().start_mark,
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -67,16 +77,14 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
         raise ConfigError(f"{path}: no such file; give the path of a YAML file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from None
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         document = loader.construct_document(node) if node is not None else None
     except RecursionError:
         raise ConfigError(f"{path}: nested too deeply") from None
     except yaml.YAMLError as error:
         raise ConfigError(_explain_yaml(path, error)) from None
-    finally:
-        loader.dispose()
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected a mapping with the key `groups`")
     assert node is not None  # it made a mapping
@@ -139,16 +147,21 @@ def _problem(location: Location, error: ErrorDetails) -> str:
             return f"{key}: unknown key; {_allowed_keys(location)}"
         case "missing":
             return f"{key}: is required"
-        case "value_error":
-            reason = str(error["ctx"]["error"])
-            return f"{key}: {reason}" if key else reason
-        case _:
-            wanted = error["msg"].removeprefix("Input ").removeprefix("String ")
+        case other:
+            wanted = IN_YAML.get(other, error["msg"].removeprefix("Input ").removeprefix("String "))
             return f"{key}: {_shown(error['input'])} is not allowed: {wanted}"
 
 
+IN_YAML = {
+    "tuple_type": "should be a list",
+    "model_type": "should be a mapping",
+    "too_short": "should have at least one item",
+}
+"""Where pydantic's words would name a Python type."""
+
+
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = "an empty value" if value is None else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 

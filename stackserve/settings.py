@@ -6,9 +6,21 @@ what is allowed. docs/configuration.md is made from these classes (`python -m st
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from stackserve.types import KEY_PATTERN, MODEL_ID_PATTERN
 
@@ -24,7 +36,7 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 class Section(BaseModel):
     """A part of the file: immutable, without unknown keys, without silent conversions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ServerSettings(Section):
@@ -119,11 +131,11 @@ class EngineSettings(Section):
 class GroupSettings(Section):
     name: GroupName = Field(description="Name of the group: a-z 0-9 -, at most 63 characters.")
     kind: Literal["stacked"] = Field("stacked", description="One base and its LoRA adapters.")
-    base: BaseSettings
+    base: BaseSettings = Field(description="The model that the adapters were trained on.")
     members: tuple[MemberSettings, ...] = Field(
         (), strict=False, max_length=100_000, description="The adapters."
     )
-    engine: EngineSettings = EngineSettings()
+    engine: EngineSettings = Field(EngineSettings(), description="How its engine runs.")
 
     @property
     def models(self) -> tuple[ModelSettings, ...]:
@@ -144,20 +156,88 @@ class Settings(Section):
     @model_validator(mode="after")
     def _names_are_unique(self) -> Settings:
         """One endpoint serves all groups, so a name in `model` must mean one thing."""
-        owner: dict[str, str] = {}
-        for group in self.groups:
-            _claim(owner, f"group {group.name}", group.name, f"group {group.name}")
-        owner.clear()
-        for group in self.groups:
-            for model in group.models:
-                place = f"{model.key} of group {group.name}"
-                model_id = group.model_id_of(model)
-                _claim(owner, f"inference key {model.key}", model.key, place)
-                _claim(owner, f"model id {model_id}", model_id, place)
+        group_names: dict[str, str] = {}
+        models: dict[str, str] = {}
+        mistakes: list[InitErrorDetails] = []
+        for place, name, owner in self._names():
+            owners = group_names if place[-1] == "name" else models
+            first = owners.setdefault(name, owner)
+            if first != owner:
+                mistakes.append(_used_twice(place, name, first))
+        if mistakes:
+            raise ValidationError.from_exception_data("Settings", mistakes)
         return self
 
+    def _names(self) -> Iterator[tuple[Place, str, str]]:
+        """Every name that is given: where it is written, the name, and what it is the name of."""
+        for g, group in enumerate(self.groups):
+            yield ("groups", g, "name"), group.name, f"groups.{g}"
+            places: list[Place] = [("base",), *(("members", m) for m in range(len(group.members)))]
+            for place, model in zip(places, group.models, strict=True):
+                owner = ".".join(map(str, ("groups", g, *place)))
+                yield ("groups", g, *place, "key"), model.key, owner
+                yield ("groups", g, *place, "model_id"), group.model_id_of(model), owner
 
-def _claim(owner: dict[str, str], what: str, name: str, place: str) -> None:
-    if name in owner:
-        raise ValueError(f"{what} is used twice ({owner[name]}, {place}); give each its own")
-    owner[name] = place
+
+Place = tuple[int | str, ...]
+
+
+def _used_twice(place: Place, name: str, first: str) -> InitErrorDetails:
+    problem = PydanticCustomError("used_twice", "{first} has that name", {"first": first})
+    return InitErrorDetails(type=problem, loc=place, input=name)
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "server": ServerSettings,
+    "groups[]": GroupSettings,
+    "groups[].base": BaseSettings,
+    "groups[].members[]": MemberSettings,
+    "groups[].engine": EngineSettings,
+}
+
+
+def reference() -> str:
+    """The tables of docs/configuration.md: every option of every section."""
+    return "\n".join(
+        f"### `{name}`\n\n"
+        "| option | allowed | default | meaning |\n|---|---|---|---|\n"
+        + "".join(f"| {' | '.join(row)} |\n" for row in _rows(section))
+        for name, section in SECTIONS.items()
+    )
+
+
+def _rows(section: type[Section]) -> Iterator[tuple[str, str, str, str]]:
+    schema = section.model_json_schema()
+    for name, option in schema["properties"].items():
+        default = "required" if name in schema.get("required", ()) else _default(option)
+        yield f"`{name}`", _allowed(option), default, section.model_fields[name].description or ""
+
+
+def _default(option: Mapping[str, Any]) -> str:
+    default = option.get("default")
+    if default is None:
+        return ""
+    return "`{}`" if "$ref" in option else f"`{json.dumps(default).strip(chr(34))}`"
+
+
+def _allowed(option: Mapping[str, Any]) -> str:
+    if "$ref" in option:
+        return "a section"
+    if "const" in option:
+        return f"`{option['const']}`"
+    if "enum" in option:
+        return ", ".join(f"`{value}`" for value in option["enum"])
+    if "anyOf" in option:  # with null, which is the default
+        return " or ".join(_allowed(each) for each in option["anyOf"] if each != {"type": "null"})
+    return TYPE_NAMES[option["type"]] + "".join(
+        f", {words} {option[bound]}" for bound, words in BOUNDS.items() if bound in option
+    )
+
+
+TYPE_NAMES = {"integer": "an integer", "number": "a number", "boolean": "`true`, `false`",
+              "string": "a text", "array": "a list", "object": "a mapping"}  # fmt: skip
+BOUNDS = {"minimum": "at least", "exclusiveMinimum": "over", "maximum": "at most"}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

@@ -18,6 +18,7 @@ from stackserve.protocol import AdapterFailed, Phase, Ready, WorkerSpec
 ENGINE_DIED = 70
 """Exit code when vLLM's engine process is gone (EX_SOFTWARE)."""
 
+KV_CACHE_BYTES_ON_CPU = 2**30
 LOOK_SECONDS = 0.25
 KEEP_ALIVE_SECONDS = 3600
 """Longer than the gateway keeps an idle connection, so that only the gateway closes them."""
@@ -37,6 +38,7 @@ async def _serve(spec: WorkerSpec, events: Events) -> int:
     from stackserve.engine import compat
 
     arguments = compat.parse_engine_options(spec.options)
+    compat.bound_kv_cache_on_cpu(arguments, KV_CACHE_BYTES_ON_CPU)
     events.send(Phase("starting the engine"))
     async with compat.open_engine(arguments) as engine:
         tasks = tuple(await engine.get_supported_tasks())

@@ -38,6 +38,13 @@ INHERITED_PREFIXES = (
     "LD_",
     "TRITON_",
 )
+NEVER_INHERITED = (
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
+    "VLLM_ALLOW_INSECURE_SERIALIZATION",
+    "VLLM_LORA_RESOLVER_CACHE_DIR",
+    "VLLM_SERVER_DEV_MODE",
+)
+"""Switches that would let a request load code or adapters which nobody validated."""
 
 
 def worker_environment(parent: Mapping[str, str]) -> dict[str, str]:
@@ -45,7 +52,8 @@ def worker_environment(parent: Mapping[str, str]) -> dict[str, str]:
     kept = {
         name: value
         for name, value in parent.items()
-        if name in INHERITED or name.startswith(INHERITED_PREFIXES)
+        if name in INHERITED
+        or (name.startswith(INHERITED_PREFIXES) and name not in NEVER_INHERITED)
     }
     return kept | {
         "HF_HUB_OFFLINE": "1",

@@ -1,0 +1,100 @@
+"""Sets up the virtual environment of a clone: `python3.11 requirements/install.py [--dev]`.
+
+Uses only the standard library. Checks first whether this machine can run stackserve, installs the
+exact locks, and does nothing when that is done already.
+"""
+
+import argparse
+import hashlib
+import platform
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / "bin" / "python"
+STAMP = VENV / ".installed"
+TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
+NEEDED_GB = 5
+WANTED_PYTHON = (3, 11)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dev", action="store_true", help="the tools for tests and lint too")
+    locks = ["cpu.lock", "dev.lock"] if parser.parse_args().dev else ["cpu.lock"]
+    missing = [name for name in locks if name not in installed()]
+    if not missing:
+        return
+    check_machine()
+    if not PYTHON.exists():
+        say("making .venv")
+        venv.create(VENV, with_pip=True, clear=True)
+    for name in missing:
+        say(f"installing requirements/{name}; the first time downloads about 700 MB")
+        install_lock(ROOT / "requirements" / name)
+    pip("install", "--no-deps", "--no-build-isolation", "--quiet", "--editable", str(ROOT))
+    STAMP.write_text("".join(f"{stamp(name)}\n" for name in {*installed(), *missing}))
+    say("installed")
+
+
+def installed() -> set[str]:
+    """The locks that this environment holds as they are now."""
+    if not STAMP.exists() or not PYTHON.exists():
+        return set()
+    held = set(STAMP.read_text().split("\n"))
+    return {name for name in ("cpu.lock", "dev.lock") if stamp(name) in held}
+
+
+def stamp(name: str) -> str:
+    """Changes with the lock, the package's own metadata, and the place of the clone."""
+    parts = ((ROOT / "requirements" / name).read_bytes(), (ROOT / "pyproject.toml").read_bytes())
+    return f"{name} {hashlib.sha256(b''.join((*parts, str(ROOT).encode()))).hexdigest()}"
+
+
+def check_machine() -> None:
+    """Refuse, in one line, a machine that the locks are not made for."""
+    if sys.version_info[:2] != WANTED_PYTHON:
+        have = platform.python_version()
+        fail(f"the locks are for Python 3.11 and this is {have}; make PYTHON=/path/to/python3.11")
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        fail(f"the locks are for Linux on x86-64, not {platform.system()} on {platform.machine()}")
+    if "avx2" not in Path("/proc/cpuinfo").read_text().split():
+        fail("this CPU has no AVX2, which vLLM needs")
+    free = shutil.disk_usage(ROOT).free / 1e9
+    if free < NEEDED_GB:
+        fail(f"{ROOT} has {free:.1f} GB free and {NEEDED_GB} GB are needed; free some, or move it")
+
+
+def install_lock(lock: Path) -> None:
+    """Install a lock exactly. torch+cpu is not on PyPI: where pip does not find it as it is
+    configured, PyTorch's own index is asked for it.
+    """
+    torch = [line for line in lock.read_text().split() if line.startswith("torch==")]
+    if torch and pip("install", "--no-deps", *torch, check=False) != 0:
+        say(f"asking {TORCH_INDEX} for {torch[0]}")
+        pip("install", "--no-deps", "--index-url", TORCH_INDEX, *torch)
+    pip("install", "--no-deps", "--requirement", str(lock))
+
+
+def pip(*arguments: str, check: bool = True) -> int:
+    command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", *arguments]
+    code = subprocess.run(command, check=False).returncode
+    if check and code != 0:
+        fail(f"pip failed (exit code {code}); its own lines above say why. Run it again to go on")
+    return code
+
+
+def say(line: str) -> None:
+    print(f"stackserve: {line}", file=sys.stderr, flush=True)
+
+
+def fail(line: str) -> None:
+    sys.exit(f"stackserve: {line}")
+
+
+if __name__ == "__main__":
+    main()
