@@ -1,7 +1,7 @@
 """Greedy answers of base and adapter rows, alone and in one mixed batch, from plain `vllm.LLM`.
 
 A program of its own, so that a test can run it with the plug-in and without:
-`python mixed_batch.py BASE ADAPTER...` prints JSON: [{prompt, adapter, alone, mixed}, …] in tokens.
+`python mixed_batch.py OUT BASE ADAPTER...` writes JSON: [{prompt, adapter, alone, mixed}, …] in tokens.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import json
 import sys
 from pathlib import Path
 
-PROMPTS = ("The capital of France is", "Once upon a time there was", "Water boils at", "def f(x):")
-TOKENS = 24
+PROMPTS = ("The capital of France is", "Once upon a time there was", "Water boils at")
+TOKENS = 16
 
 
-def main(base: str, *adapters: str) -> None:
+def main(out: str, base: str, *adapters: str) -> None:
     from vllm import LLM, SamplingParams
     from vllm.lora.request import LoRARequest
 
@@ -40,14 +40,11 @@ def main(base: str, *adapters: str) -> None:
 
     alone = [tokens([job])[0] for job in jobs]
     mixed = tokens(jobs)
-    print(
-        json.dumps(
-            [
-                {"prompt": p, "adapter": a and a.lora_name, "alone": one, "mixed": many}
-                for (p, a), one, many in zip(jobs, alone, mixed, strict=True)
-            ]
-        )
-    )
+    rows = [
+        {"prompt": p, "adapter": a and a.lora_name, "alone": one, "mixed": many}
+        for (p, a), one, many in zip(jobs, alone, mixed, strict=True)
+    ]
+    Path(out).write_text(json.dumps(rows))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ from typing import Any
 import aiohttp
 from openai import AsyncOpenAI
 
+ALL_CORES = {"VLLM_CPU_NUM_OF_RESERVED_CPU": "0"}
+"""vLLM leaves a core to its front end, which on two cores halves what tests can compute."""
+
 START_SECONDS = 240
 STOP_SECONDS = 20
 
@@ -86,10 +89,14 @@ class Server:
 def running_server(folder: Path, *arguments: str) -> Iterator[Server]:
     """`python -m stackserve ARGUMENTS` with its temporary files and logs in `folder`."""
     (folder / "tmp").mkdir(parents=True)
-    environment = os.environ | {
-        "TMPDIR": str(folder / "tmp"),
-        "XDG_STATE_HOME": str(folder / "state"),
-    }
+    environment = (
+        os.environ
+        | ALL_CORES
+        | {
+            "TMPDIR": str(folder / "tmp"),
+            "XDG_STATE_HOME": str(folder / "state"),
+        }
+    )
     with (folder / "printed").open("w") as printed:
         process = subprocess.Popen(
             [sys.executable, "-m", "stackserve", *arguments],

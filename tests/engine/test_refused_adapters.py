@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import openai
@@ -24,10 +25,14 @@ async def answer_of(client: openai.AsyncOpenAI, key: str) -> bytes:
 
 
 @pytest.fixture(scope="module")
-async def golden(exact: Server) -> dict[str, bytes]:
+def golden(exact: Server) -> dict[str, bytes]:
     """The answers of the base and every adapter before any bad key was asked for."""
-    async with exact.client() as client:
-        return {key: await answer_of(client, key) for key in KEYS}
+
+    async def ask() -> dict[str, bytes]:
+        async with exact.client() as client:
+            return {key: await answer_of(client, key) for key in KEYS}
+
+    return asyncio.run(ask())
 
 
 @pytest.mark.parametrize("key", BAD)
