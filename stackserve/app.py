@@ -35,18 +35,17 @@ LAST_WORDS_SECONDS = 2.0
 class Gateway:
     """A running server. Made by `open_gateway`."""
 
-    def __init__(self, deployments: Sequence[Deployment], server: uvicorn.Server, drain: Drain):
+    def __init__(self, deployments: Sequence[Deployment], port: int, drain: Drain) -> None:
+        self.port = port
         self._deployments = deployments
-        self._server = server
         self._drain = drain
-        self.port: int = server.servers[0].sockets[0].getsockname()[1]
 
     def statuses(self) -> list[DeploymentStatus]:
         return [deployment.status() for deployment in self._deployments]
 
     async def changed(self) -> None:
         """Wait until some group's state or detail changes."""
-        waits = [asyncio.create_task(deployment.changed()) for deployment in self._deployments]
+        waits = [asyncio.create_task(deployment.change.wait()) for deployment in self._deployments]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -54,10 +53,11 @@ class Gateway:
                 wait.cancel()
 
     async def drained(self, seconds: float) -> None:
-        """Take no new requests, and wait until none runs, at most so many seconds."""
+        """Take no new requests, and wait until none runs, at most so many seconds.
+
+        It still listens: new requests hear that the server shuts down, probes how far it is.
+        """
         self._drain.begun = True
-        for listener in self._server.servers:
-            listener.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 for deployment in self._deployments:
@@ -110,10 +110,10 @@ async def open_gateway(
             return [deployment.status() for deployment in deployments]
 
         app = build_app(routes, statuses, metrics, drain, settings.server.max_body_mib * 2**20)
-        async with _http_server(app, listener) as server:
+        async with _http_server(app, listener):
             lives = [asyncio.create_task(deployment.run()) for deployment in deployments]
             try:
-                yield Gateway(deployments, server, drain)
+                yield Gateway(deployments, listener.getsockname()[1], drain)
             finally:
                 for life in lives:
                     life.cancel()
@@ -159,7 +159,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 @asynccontextmanager
-async def _http_server(app: object, listener: socket.socket) -> AsyncIterator[uvicorn.Server]:
+async def _http_server(app: object, listener: socket.socket) -> AsyncIterator[None]:
     config = uvicorn.Config(
         app,  # type: ignore[arg-type]  # FastAPI is an ASGI application
         log_level="warning",
@@ -172,7 +172,7 @@ async def _http_server(app: object, listener: socket.socket) -> AsyncIterator[uv
     serving = asyncio.create_task(server.serve([listener]))
     try:
         await server.listening.wait()
-        yield server
+        yield
     finally:
         server.should_exit = True
         await serving

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,7 +79,7 @@ def _serve(parsed: argparse.Namespace) -> int:
 
     overrides = [
         *parsed.overrides,
-        *(f"server.{name}={value}" for name in ("host", "port") if (value := getattr(parsed, name)) is not None),
+        *(f"server.{name}={json.dumps(value)}" for name in ("host", "port") if (value := getattr(parsed, name)) is not None),
     ]  # fmt: skip
     return asyncio.run(
         serve(parsed.file, overrides, log_level=parsed.log_level, verbose=parsed.verbose)

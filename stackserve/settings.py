@@ -98,7 +98,8 @@ class EngineSettings(Section):
     )  # fmt: skip
     adapters_in_memory: int | None = Field(
         None, ge=1, le=100_000,
-        description="Adapters kept in host memory. By default one for each member, at most 64.",
+        description="Adapters kept in host memory, at least one for each slot. By default one for "
+        "each member, at most 64.",
     )  # fmt: skip
     kv_cache_gib: float | None = Field(
         None, gt=0,

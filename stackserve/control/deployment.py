@@ -13,7 +13,7 @@ from pathlib import Path
 
 import aiohttp
 
-from stackserve.control.backoff import BREAKER, after_death
+from stackserve.control.backoff import BREAKER, Verdict, after_death
 from stackserve.control.groups import StackedGroup, refusal
 from stackserve.control.launch import targets_of, worker_spec
 from stackserve.control.states import MOVES, DeploymentState, DeploymentStatus
@@ -23,7 +23,13 @@ from stackserve.routing.gate import Endpoint, Gate
 from stackserve.routing.snapshot import GroupRoutes, Routes
 from stackserve.settings import GroupSettings
 from stackserve.types import Refusal
-from stackserve.workers.process import COMMAND, LogTail, start_worker, worker_environment
+from stackserve.workers.process import (
+    COMMAND,
+    LogTail,
+    ProtocolBroken,
+    start_worker,
+    worker_environment,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +50,7 @@ class Deployment:
         socket: Path,
         *,
         command: Sequence[str] = COMMAND,
+        judge: Callable[[Sequence[float], float], Verdict] = after_death,
     ) -> None:
         self.name = settings.name
         self.gate = Gate(settings.name, settings.engine.max_in_flight)
@@ -52,6 +59,7 @@ class Deployment:
         self._routes = routes
         self._socket = socket
         self._command = command
+        self._judge = judge
         self._state = DeploymentState.PREPARING
         self._detail = "reading the base and its adapters"
         self._since = time.monotonic()
@@ -83,9 +91,10 @@ class Deployment:
             was_ready=self._was_ready,
         )
 
-    async def changed(self) -> None:
-        """Wait for the next change of state or detail."""
-        await self._changed.wait()
+    @property
+    def change(self) -> asyncio.Event:
+        """Is set at the next change of state or detail, counted from now."""
+        return self._changed
 
     async def run(self) -> None:
         """Read the group, then keep a worker alive for it, until cancelled."""
@@ -93,6 +102,11 @@ class Deployment:
             if group := await self._prepare():
                 await self._keep_alive(group)
             await asyncio.Event().wait()  # only another configuration would help
+        except Exception:  # the root of a task: else the group would be gone without a word
+            logger.exception("%s: its supervision broke", self.name)
+            self.gate.shut("an internal error; the server's log says more")
+            self._move(DeploymentState.FAILED, "an internal error; the server's log says more")
+            await asyncio.Event().wait()
         finally:
             self.gate.shut("the server shuts down")
             self._move(DeploymentState.STOPPED, "the server shuts down")
@@ -129,7 +143,8 @@ class Deployment:
             worker_environment(os.environ),
             self._command,
         )
-        async with starting as worker, AsyncExitStack() as stack:
+        # The worker ends before its session, so that who reads from it sees how it ends.
+        async with AsyncExitStack() as stack, starting as worker:
             self._worker_pid = worker.pid
             stack.callback(setattr, self, "_worker_pid", None)
             limit = self._settings.engine.start_timeout_seconds
@@ -141,6 +156,8 @@ class Deployment:
                         await self._on_event(event, stack)
             except TimeoutError:
                 return self._on_death(None, f"not ready within {limit:g} s (start_timeout_seconds)")
+            except ProtocolBroken as error:
+                return self._on_death(None, str(error))
             code = await worker.exited()
             return self._on_death(code, f"{_exit(code)}: {tail.reason()}")
 
@@ -152,7 +169,9 @@ class Deployment:
                 self._refuse(event)
             case Ready():
                 session = await worker_life.enter_async_context(_reach(self._socket))
-                self._open(Endpoint(session, frozenset(event.tasks)))
+                endpoint = Endpoint(session, frozenset(event.tasks))
+                worker_life.callback(endpoint.closed.set)
+                self._open(endpoint)
 
     def _on_death(self, code: int | None, reason: str) -> float:
         """Say at once that the worker is gone, before its remains are cleared; the pause to take."""
@@ -163,7 +182,7 @@ class Deployment:
             return math.inf  # the next one would be refused too
         now = time.monotonic()
         self._deaths = [*self._deaths, now][-BREAKER:]
-        verdict = after_death(self._deaths, now)
+        verdict = self._judge(self._deaths, now)
         state = DeploymentState.FAILED if verdict.broken else DeploymentState.RESTARTING
         self.gate.shut("its engine died and is being restarted")
         self._move(state, f"{reason}; next start in {verdict.pause:g} s")

@@ -90,13 +90,17 @@ def engine_options(group: StackedGroup) -> dict[str, Any]:
 def _lora_options(group: StackedGroup) -> dict[str, Any]:
     if not group.members:
         return {}
-    slots = group.settings.engine.adapters_per_batch
     return {
         "enable_lora": True,
-        "max_loras": slots or min(len(group.members), MOST_SLOTS_BY_DEFAULT),
+        "max_loras": _slots(group),
         "max_cpu_loras": _adapters_in_memory(group),
         "max_lora_rank": _slot_rank(group),
     }
+
+
+def _slots(group: StackedGroup) -> int:
+    default = min(len(group.members), MOST_SLOTS_BY_DEFAULT)
+    return group.settings.engine.adapters_per_batch or default
 
 
 def _slot_rank(group: StackedGroup) -> int:
@@ -107,11 +111,8 @@ def _slot_rank(group: StackedGroup) -> int:
 
 
 def _adapters_in_memory(group: StackedGroup) -> int:
-    engine = group.settings.engine
-    wanted = engine.adapters_in_memory or min(len(group.members), MOST_IN_MEMORY_BY_DEFAULT)
-    return max(
-        wanted, engine.adapters_per_batch or 0, min(len(group.members), MOST_SLOTS_BY_DEFAULT)
-    )
+    default = min(len(group.members), MOST_IN_MEMORY_BY_DEFAULT)
+    return max(group.settings.engine.adapters_in_memory or default, _slots(group))
 
 
 def _tool_options(engine: EngineSettings) -> dict[str, Any]:

@@ -29,7 +29,7 @@ MOVES: dict[DeploymentState, frozenset[DeploymentState]] = {
     _S.PREPARING: frozenset({_S.STARTING, _S.FAILED, _S.STOPPED}),
     _S.STARTING: frozenset({_S.READY, _S.RESTARTING, _S.FAILED, _S.STOPPED}),
     _S.READY: frozenset({_S.RESTARTING, _S.FAILED, _S.STOPPED}),
-    _S.RESTARTING: frozenset({_S.STARTING, _S.STOPPED}),
+    _S.RESTARTING: frozenset({_S.STARTING, _S.FAILED, _S.STOPPED}),
     _S.FAILED: frozenset({_S.STARTING, _S.STOPPED}),
     _S.STOPPED: frozenset(),
 }

@@ -35,7 +35,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
             code="unsupported_encoding",
         )
     announced = header(scope, b"content-length")
-    if announced is not None and announced.isdigit() and int(announced) > limit:
+    if announced is not None and announced.isdecimal() and int(announced) > limit:
         raise _too_large(limit)
     chunks: list[bytes] = []
     size = 0

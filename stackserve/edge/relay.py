@@ -6,6 +6,7 @@ read the body → resolve `model` → pass the group's gate → ask the worker �
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import uuid
 from collections.abc import Coroutine
@@ -71,11 +72,12 @@ class Relay:
     ) -> None:
         target, gate = self._routes.current.resolve(body.model)
         timer.name(target)
+        exchange.name(target)
         with gate.enter() as endpoint:
             _check_task(exchange.path, target, endpoint)
-            await _unless_gone(
-                receive, exchange.run(endpoint, target, body.with_model(target.worker_model), timer)
-            )
+            work = exchange.run(endpoint, target, body.with_model(target.worker_model), timer)
+            if not await _unless_gone(receive, endpoint.closed, work):
+                raise _broke_off(target)
 
 
 def _check_task(path: str, target: Target, endpoint: Endpoint) -> None:
@@ -90,8 +92,12 @@ def _check_task(path: str, target: Target, endpoint: Endpoint) -> None:
         )
 
 
-async def _unless_gone(receive: Receive, work: Coroutine[None, None, None]) -> None:
-    """Do the work, but cancel it as soon as the client has gone: its slot is worth keeping free."""
+async def _unless_gone(
+    receive: Receive, closed: asyncio.Event, work: Coroutine[None, None, None]
+) -> bool:
+    """Do the work, but cancel it as soon as an end of it has gone, since its slot is worth keeping
+    free: raises ClientGone, or returns False when the worker was `closed`.
+    """
 
     async def gone() -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -99,15 +105,19 @@ async def _unless_gone(receive: Receive, work: Coroutine[None, None, None]) -> N
 
     working = asyncio.create_task(work)
     watching = asyncio.create_task(gone())
+    closing = asyncio.create_task(closed.wait())
+    tasks = (working, watching, closing)
     try:
-        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            await working
+        elif watching.done():
             raise ClientGone
-        await working
+        return working.done()
     finally:
-        for task in (working, watching):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Exchange:
@@ -120,24 +130,25 @@ class Exchange:
         self._identity: tuple[tuple[str, str], ...] = (("x-request-id", request_id),)
         self._streaming = False
 
+    def name(self, target: Target) -> None:
+        """From now on every answer says whose it is, an error too."""
+        self._identity = (*self._identity, *_identity(target))
+
     async def run(
         self, endpoint: Endpoint, target: Target, body: bytes, timer: RequestTimer
     ) -> None:
         """Ask the worker and pass its answer on. Raises EngineFailed when the worker breaks off."""
-        self._identity = (*self._identity, *_identity(target))
         headers = {"content-type": "application/json", "x-request-id": self._id}
+        data = io.BytesIO(body)  # as a file: aiohttp warns of large bytes
         try:
-            async with endpoint.session.post(self.path, data=body, headers=headers) as upstream:
+            async with endpoint.session.post(self.path, data=data, headers=headers) as upstream:
                 if upstream.content_type == "text/event-stream":
                     await self._pass_events(upstream, timer)
                 else:
                     await self._pass_whole(upstream, timer)
         except WORKER_BROKE as error:
             logger.warning("%s: worker of %s broke off: %r", self._id, target.group, error)
-            raise EngineFailed(
-                f"the engine of group {target.group} broke off while it worked on this request; "
-                "it is being restarted, please try again"
-            ) from None
+            raise _broke_off(target) from None
 
     async def fail(self, error: StackserveError) -> None:
         """Tell the client: by status while that is possible, else by an event in the stream."""
@@ -164,8 +175,17 @@ class Exchange:
             if passed := events.whole_events(chunk):
                 timer.first_byte()
                 await send_part(self._send, passed, last=False)
+        if events.unfinished:
+            raise aiohttp.ClientPayloadError("the stream ends inside an event")
         timer.outcome = "engine_error" if events.saw_error else "ok"
         await send_part(self._send, b"", last=True)
+
+
+def _broke_off(target: Target) -> EngineFailed:
+    return EngineFailed(
+        f"the engine of group {target.group} broke off while it worked on this request; "
+        "please try again"
+    )
 
 
 def _identity(target: Target) -> tuple[tuple[str, str], ...]:

@@ -31,6 +31,7 @@ def build_app(
     app.router.routes.extend(Route(path, relay, methods=["POST"]) for path in NEEDED_TASK)
     app.add_exception_handler(StackserveError, _on_error)
     app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(Exception, _on_bug)
     _add_models(app, routes)
     add_health(app, statuses, metrics, drain)
     return app
@@ -53,6 +54,10 @@ async def _on_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, StackserveError)
     told = answer(error)
     return Response(told.body, told.status, dict(told.headers))
+
+
+async def _on_bug(request: Request, _: Exception) -> Response:
+    return await _on_error(request, StackserveError("internal error; the server's log says more"))
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:

@@ -15,13 +15,18 @@ class EventTooLarge(Exception):
 
 @dataclass
 class EventStream:
-    """Holds back an event's beginning until its end is there.
+    """Holds back an event's beginning until its end is there: an empty line, as vLLM writes it (LF).
 
     A client thus never sees half an event, and an error event can follow at any moment.
     """
 
     saw_error: bool = False
     _held: bytes = b""
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether an event has begun and not ended."""
+        return bool(self._held)
 
     def whole_events(self, chunk: bytes) -> bytes:
         """What may be passed on now that `chunk` has arrived; may be empty."""

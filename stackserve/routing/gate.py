@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import aiohttp
 
@@ -14,10 +14,14 @@ from stackserve.errors import GroupNotReady, Overloaded
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A worker that answers: an HTTP session on its socket and what it can do (vLLM's task names)."""
+    """A worker that answers: an HTTP session on its socket and what it can do (vLLM's task names).
+
+    `closed` is set when the session is: what still waits for an answer then would wait for ever.
+    """
 
     session: aiohttp.ClientSession
     tasks: frozenset[str]
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Gate:

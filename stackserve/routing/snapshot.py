@@ -14,7 +14,7 @@ from stackserve.types import Refusal, Target
 
 MAX_HINTS = 3
 MAX_SHOWN = 64
-MAX_COMPARED = 2000
+MAX_COMPARED = 500
 """An unknown name costs at most this many comparisons, however many are served."""
 
 

@@ -1,48 +1,56 @@
 """A worker without an engine, for tests of everything around one: `python -m stackserve.workers.fake`.
 
 It keeps the whole of `stackserve.protocol` and answers chat completions with the words of the last
-message, an event each. Some first words are orders:
+message, an event each; as vLLM, it stops working when the client goes. Some first words are orders:
 
-    slow       a second between words
+    slow       a third of a second between words
     hang       the first word, then silence
+    flood      the first word, then more events than anybody reads
     die        the first word, then the process ends without a goodbye
     half       the first word, then half an event, then the process ends
+    torn       half an event, and an end as if all were well
     error      the first word, then vLLM's error event, then [DONE]
     refuse     a 400 in OpenAI's shape
     whoami     the name by which the worker knows the model
     body       the request body as it arrived
+
+`options.fake_start` of the spec can make the start go wrong, see `_obey_at_start`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import signal
+import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
 
 from stackserve.lifeline import Events, take_spec
 from stackserve.protocol import AdapterFailed, Phase, Ready
 
+COMMAND = (sys.executable, "-m", "stackserve.workers.fake")
+
 TASKS = ("generate",)
 
 
-def build_fake_app() -> FastAPI:
+def build_fake_app() -> Starlette:
     """The HTTP side. `GET /running` tells how many streams are open."""
-    app = FastAPI()
     running: set[int] = set()
 
-    @app.get("/running")
-    async def count() -> int:
-        return len(running)
+    async def count(_: Request) -> Response:
+        return JSONResponse(len(running))
 
-    @app.post("/v1/chat/completions")
     async def chat(request: Request) -> Response:
         raw = await request.body()
         body: dict[str, Any] = json.loads(raw)
@@ -58,23 +66,42 @@ def build_fake_app() -> FastAPI:
         stream = _events(body["model"], words, running)
         if body.get("stream"):
             return StreamingResponse(stream, media_type="text/event-stream")
-        async for _ in stream:
-            pass
+        await _exhaust(stream, request)
         return JSONResponse(_completion(body["model"], " ".join(words)))
 
-    return app
+    return Starlette(
+        routes=[Route("/running", count), Route("/v1/chat/completions", chat, methods=["POST"])]
+    )
+
+
+async def _exhaust(stream: AsyncIterator[bytes], request: Request) -> None:
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    async def exhaust() -> None:
+        async for _ in stream:
+            pass
+
+    tasks = (asyncio.create_task(gone()), asyncio.create_task(exhaust()))
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
 
 
 async def _events(model: str, words: list[str], running: set[int]) -> AsyncIterator[bytes]:
     ticket = id(words)
     running.add(ticket)
     try:
+        if words[:1] == ["torn"]:
+            yield b'data: {"choices": [{"index": 0, "del'
+            return
         for number, word in enumerate(words):
             yield _event({"model": model, "choices": [{"index": 0, "delta": {"content": word}}]})
             if number == 0:
                 async for last in _obey(word):
                     yield last
-            await asyncio.sleep(1 if words[0] == "slow" else 0)
+            await asyncio.sleep(0.3 if words[0] == "slow" else 0)
         yield b"data: [DONE]\n\n"
     finally:
         running.discard(ticket)
@@ -83,6 +110,8 @@ async def _events(model: str, words: list[str], running: set[int]) -> AsyncItera
 async def _obey(order: str) -> AsyncIterator[bytes]:
     if order == "hang":
         await asyncio.Event().wait()
+    while order == "flood":
+        yield _event({"choices": [{"index": 0, "delta": {"content": "x" * 65536}}]})
     if order == "half":
         yield b'data: {"choices": [{"index": 0, "del'
         await asyncio.sleep(0.05)
@@ -104,10 +133,29 @@ def _completion(model: str, text: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Serve until the gateway ends; `options.fake_start` of the spec can make the start go wrong."""
+    """Serve until the gateway ends or says SIGTERM."""
     spec = take_spec()
     events = Events(spec.events_fd)
-    match spec.options.get("fake_start"):
+    _obey_at_start(spec.options.get("fake_start"), events)
+    events.send(Phase("loading adapters", 0, len(spec.adapters)))
+
+    class Server(uvicorn.Server):
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield  # die of SIGTERM at once, unless it is ignored
+
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            events.send(Ready(TASKS, 1024, "fake"))
+
+    config = uvicorn.Config(
+        build_fake_app(), uds=spec.socket, log_level="warning", timeout_keep_alive=3600
+    )
+    asyncio.run(Server(config).serve())
+
+
+def _obey_at_start(order: Any, events: Events) -> None:
+    match order:
         case "bad options":
             sys.stderr.write("engine options: error: unrecognized arguments: --nonsense\n")
             sys.exit(2)
@@ -116,17 +164,13 @@ def main() -> None:
             sys.exit(1)
         case "never":
             threading.Event().wait()
+        case "deaf":  # as is its child
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            subprocess.Popen(("sleep", "600"))
+        case "babble":
+            events.send({"type": "Nonsense"})  # type: ignore[arg-type]
         case {"refuses": str(key)}:
             events.send(AdapterFailed(key, "RuntimeError: no"))
-    events.send(Phase("loading adapters", 0, len(spec.adapters)))
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: Any = None) -> None:
-            await super().startup(sockets)
-            events.send(Ready(TASKS, 1024, "fake"))
-
-    config = uvicorn.Config(build_fake_app(), uds=spec.socket, log_level="warning")
-    asyncio.run(Server(config).serve())
 
 
 if __name__ == "__main__":

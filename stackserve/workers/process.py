@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +18,13 @@ import msgspec
 
 from stackserve.protocol import WorkerEvent, WorkerSpec
 
+STDOUT = 1
 TAIL_LINES = 200
 MAX_LINE_BYTES = 64 * 1024
 STOP_GRACE_SECONDS = 5.0
 TRACKER_GRACE_SECONDS = 1.0
+LAST_WORDS_SECONDS = 0.1
+"""How long after a worker's end its output is waited for; descendants may hold it open for longer."""
 POLL_SECONDS = 0.05
 
 COMMAND = (sys.executable, "-m", "stackserve.engine.worker")
@@ -39,12 +42,14 @@ INHERITED_PREFIXES = (
     "TRITON_",
 )
 NEVER_INHERITED = (
+    "VLLM_API_KEY",
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING",
     "VLLM_ALLOW_INSECURE_SERIALIZATION",
     "VLLM_LORA_RESOLVER_CACHE_DIR",
     "VLLM_SERVER_DEV_MODE",
 )
-"""Switches that would let a request load code or adapters which nobody validated."""
+"""A secret, with which the worker would refuse the gateway, and switches that would let a request
+load code or adapters which nobody validated."""
 
 
 def worker_environment(parent: Mapping[str, str]) -> dict[str, str]:
@@ -91,17 +96,31 @@ class _Watch(asyncio.SubprocessProtocol):
 
     def __init__(self, tail: LogTail) -> None:
         self.exited: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.silent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tail = tail
         self._partial = b""
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         *lines, partial = (self._partial + data).split(b"\n")
         for line in lines:
-            self._tail.add(line[:MAX_LINE_BYTES].decode("utf-8", "replace").rstrip())
+            self._add(line)
         self._partial = partial[:MAX_LINE_BYTES]
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        if fd == STDOUT:
+            if self._partial:
+                self._add(self._partial)
+            self.silent.set_result(None)
+
+    def _add(self, line: bytes) -> None:
+        self._tail.add(line[:MAX_LINE_BYTES].decode("utf-8", "replace").rstrip())
 
     def process_exited(self) -> None:
         self.exited.set_result(None)
+
+
+class ProtocolBroken(Exception):
+    """A worker reported something that is not an event."""
 
 
 class WorkerProcess:
@@ -116,23 +135,27 @@ class WorkerProcess:
         self.pid: int = transport.get_pid()
 
     async def events(self) -> AsyncIterator[WorkerEvent]:
-        """What the worker reports, until it ends."""
-        async for line in self._events:
-            yield msgspec.json.decode(line, type=WorkerEvent)
+        """What the worker reports, until it ends. Raises ProtocolBroken."""
+        try:
+            async for line in self._events:
+                yield msgspec.json.decode(line, type=WorkerEvent)
+        except (msgspec.MsgspecError, ValueError) as error:  # ValueError: a line without an end
+            raise ProtocolBroken(f"it reported something that is not an event: {error}") from None
 
     async def exited(self) -> int:
-        """Wait for the end of the worker; its exit code, negative for a signal."""
+        """Wait for the end of the worker and its last words; its exit code, negative for a signal."""
         await asyncio.shield(self._watch.exited)
+        await asyncio.wait((self._watch.silent,), timeout=LAST_WORDS_SECONDS)
         code = self._transport.get_returncode()
         assert code is not None
         return code
 
-    async def stop(self) -> None:
-        """Ask the worker to end, then make sure that nothing of its process group is left."""
+    async def stop(self, grace: float) -> None:
+        """Ask the worker to end, and after `grace` seconds kill what is left of its process group."""
         with contextlib.suppress(ProcessLookupError):
             self._transport.terminate()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.exited(), STOP_GRACE_SECONDS)
+            await asyncio.wait_for(self.exited(), grace)
         await kill_group(self.pid)
         await self.exited()
 
@@ -143,6 +166,7 @@ async def start_worker(
     tail: LogTail,
     environment: Mapping[str, str],
     command: Sequence[str] = COMMAND,
+    stop_grace: float = STOP_GRACE_SECONDS,
 ) -> AsyncIterator[WorkerProcess]:
     """Start a worker in a process group of its own; leaving the context ends the whole group.
 
@@ -173,8 +197,20 @@ async def start_worker(
             lifeline.write(msgspec.json.encode(spec(write_fd)) + b"\n")
             yield worker
         finally:
-            await asyncio.shield(worker.stop())
-            transport.close()
+            try:
+                await _to_the_end(worker.stop(stop_grace))
+            finally:
+                transport.close()
+
+
+async def _to_the_end(work: Coroutine[None, None, None]) -> None:
+    """Do the work, and heed a cancellation only then."""
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
 
 
 @asynccontextmanager

@@ -56,6 +56,10 @@ class Server:
                 body = json.load(error)
         return body
 
+    def sockets(self) -> list[Path]:
+        """The workers' sockets that exist."""
+        return list(self.folder.glob("tmp/stackserve-*/*.sock"))
+
     def worker_pid(self) -> int | None:
         pid: int | None = self.status()["groups"][0]["worker_pid"]
         return pid
@@ -71,7 +75,7 @@ class Server:
 
     async def engine_metric(self, name: str) -> float:
         """A gauge of the engine itself, asked on the worker's own socket."""
-        (socket,) = self.folder.glob("tmp/stackserve-*/*.sock")
+        (socket,) = self.sockets()
         async with (
             aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket))) as session,
             session.get("http://worker/metrics") as answer,

@@ -1,0 +1,68 @@
+"""What all tests share: tiny models, and groups of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import pytest
+
+from stackserve.adapters import validate_adapter
+from stackserve.control.groups import StackedGroup, read_group
+from stackserve.settings import BaseSettings, EngineSettings, GroupSettings, MemberSettings
+from tests.tiny_models import Adapters, write_base
+
+hypothesis.settings.register_profile("stackserve", deadline=None)  # the cores are shared
+hypothesis.settings.load_profile("stackserve")
+
+
+@dataclass
+class Models:
+    """A base, adapters by name (made once each), and groups of them."""
+
+    folder: Path
+    _made: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def base(self) -> Path:
+        return self.folder / "base"
+
+    def adapter(self, name: str) -> Path:
+        """A folder with an adapter of its own digest."""
+        if name not in self._made:
+            config = {"base_model_name_or_path": name}
+            self._made[name] = Adapters(self.folder / "adapters" / name).make(config)
+        return self._made[name]
+
+    def group(
+        self,
+        name: str = "g",
+        members: tuple[str, ...] = ("a",),
+        *,
+        key: str = "base",
+        start: Any = None,
+        **engine: Any,
+    ) -> GroupSettings:
+        """A group of these models. `start` is an order to the fake worker, see workers/fake.py."""
+        if start is not None:
+            engine["vllm_args"] = {"fake_start": start}
+        return GroupSettings(
+            name=name,
+            base=BaseSettings(key=key, path=str(self.base)),
+            members=tuple(MemberSettings(key=m, path=str(self.adapter(m))) for m in members),
+            engine=EngineSettings(**engine),
+        )
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    folder = tmp_path_factory.mktemp("models")
+    write_base(folder / "base")
+    return Models(folder)
+
+
+def read(settings: GroupSettings) -> StackedGroup:
+    """The group as `stackserve check` reads it."""
+    return read_group(settings, Path, validate_adapter)

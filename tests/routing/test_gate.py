@@ -1,0 +1,81 @@
+"""The gate: shut with a reason, full at its limit, and its count right however a request ends."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import aiohttp
+import pytest
+
+from stackserve.errors import GroupNotReady, Overloaded
+from stackserve.routing.gate import Endpoint, Gate
+
+ENDPOINT = Endpoint(cast("aiohttp.ClientSession", None), frozenset({"generate"}))
+
+
+@pytest.fixture
+def gate() -> Gate:
+    gate = Gate("g", 2)
+    gate.open(ENDPOINT)
+    return gate
+
+
+def test_a_new_gate_is_shut_because_the_group_starts() -> None:
+    with pytest.raises(GroupNotReady, match="group g does not answer now: it is starting"):
+        Gate("g", 1).enter().__enter__()
+
+
+def test_a_shut_gate_gives_its_reason_and_a_time_to_come_back(gate: Gate) -> None:
+    gate.shut("its engine died")
+    with pytest.raises(GroupNotReady, match="its engine died") as caught:
+        gate.enter().__enter__()
+    assert caught.value.retry_after > 0
+    assert gate.inside == 0
+
+
+def test_lets_in_as_many_as_its_limit(gate: Gate) -> None:
+    with gate.enter() as endpoint, gate.enter():
+        assert endpoint is ENDPOINT
+        with pytest.raises(Overloaded, match=r"2 requests \(max_in_flight\)"):
+            gate.enter().__enter__()
+        assert gate.inside == 2
+    with gate.enter():
+        assert gate.inside == 1
+
+
+def test_counts_out_after_an_exception(gate: Gate) -> None:
+    with pytest.raises(RuntimeError), gate.enter():
+        raise RuntimeError
+    assert gate.inside == 0
+
+
+async def test_counts_out_after_a_cancellation(gate: Gate) -> None:
+    async def request() -> None:
+        with gate.enter():
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(request())
+    await asyncio.sleep(0)
+    assert gate.inside == 1
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert gate.inside == 0
+
+
+def test_shutting_does_not_forget_who_is_inside(gate: Gate) -> None:
+    with gate.enter():
+        gate.shut("it drains")
+        assert gate.inside == 1
+    assert gate.inside == 0
+
+
+async def test_is_empty_when_the_last_one_leaves(gate: Gate) -> None:
+    await gate.empty()
+    with gate.enter():
+        with gate.enter():
+            waiting = asyncio.create_task(gate.empty())
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    await asyncio.wait_for(waiting, 1)
