@@ -10,6 +10,7 @@ import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -65,7 +66,7 @@ class Gateway:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn that says when it listens, without signal handlers: `run_until_signalled` has its own."""
+    """uvicorn that says when it listens, without signal handlers: `Stop.by_signals` has its own."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -120,23 +121,32 @@ async def open_gateway(
                 await asyncio.gather(*lives, return_exceptions=True)
 
 
-async def run_until_signalled(
-    gateway: Gateway, drain_seconds: float, stop: asyncio.Event | None = None
-) -> None:
-    """Wait for SIGTERM or SIGINT (or `stop`), then drain; a second signal ends the draining."""
-    loop = asyncio.get_running_loop()
-    first = stop or asyncio.Event()
-    second = asyncio.Event()
+@dataclass(frozen=True)
+class Stop:
+    """The wish to stop: `first` begins the draining, `second` ends it."""
 
-    def signalled() -> None:
-        (second if first.is_set() else first).set()
+    first: asyncio.Event = field(default_factory=asyncio.Event)
+    second: asyncio.Event = field(default_factory=asyncio.Event)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signalled)
-    await first.wait()
+    @classmethod
+    def by_signals(cls) -> Stop:
+        """From now on SIGTERM and SIGINT are wishes to stop, and no longer the end of the process."""
+        stop = cls()
+
+        def signalled() -> None:
+            (stop.second if stop.first.is_set() else stop.first).set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, signalled)
+        return stop
+
+
+async def run_until_stopped(gateway: Gateway, drain_seconds: float, stop: Stop) -> None:
+    """Wait for the first wish to stop, then drain until nothing runs, the time is up, or the second."""
+    await stop.first.wait()
     logger.info("draining for at most %g s; a second signal stops at once", drain_seconds)
     draining = asyncio.create_task(gateway.drained(drain_seconds))
-    impatient = asyncio.create_task(second.wait())
+    impatient = asyncio.create_task(stop.second.wait())
     await asyncio.wait((draining, impatient), return_when=asyncio.FIRST_COMPLETED)
     for task in (draining, impatient):
         task.cancel()

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from stackserve.adapters import AdapterStore
-from stackserve.app import Gateway, open_gateway, run_until_signalled
+from stackserve.app import Gateway, Stop, open_gateway, run_until_stopped
 from stackserve.configfile import load_settings
 from stackserve.console import console, show_start
 from stackserve.demo.base import ensure_demo_base
@@ -24,11 +24,12 @@ async def serve(file: Path, overrides: Sequence[str], *, log_level: str, verbose
     """Serve the groups of a configuration file until SIGTERM or Ctrl-C. Returns the exit code."""
     settings = load_settings(file, overrides)
     async with open_server(settings, file, log_level=log_level, verbose=verbose) as gateway:
+        stop = Stop.by_signals()
         console.print(
             f"listening on http://{settings.server.host}:{gateway.port}; /readyz says what is loading"
         )
         showing = asyncio.create_task(show_start(gateway))
-        await run_until_signalled(gateway, settings.server.drain_seconds)
+        await run_until_stopped(gateway, settings.server.drain_seconds, stop)
         showing.cancel()
     return 0
 

@@ -8,16 +8,16 @@ import signal
 
 import aiohttp
 
-from stackserve.app import run_until_signalled
+from stackserve.app import Stop, run_until_stopped
 from tests.conftest import Models
 from tests.running import CHAT, PATIENCE, Running, eventually, question, running
 
 
 async def stop(gateway: Running, drain_seconds: float) -> None:
     """As SIGTERM does."""
-    signalled = asyncio.Event()
-    signalled.set()
-    await run_until_signalled(gateway.gateway, drain_seconds, signalled)
+    wish = Stop()
+    wish.first.set()
+    await run_until_stopped(gateway.gateway, drain_seconds, wish)
 
 
 async def draining(gateway: Running) -> bool:
@@ -59,9 +59,8 @@ async def test_what_is_left_at_the_deadline_is_cut_with_an_error_event(models: M
 async def test_a_second_signal_ends_the_draining(models: Models) -> None:
     async with running(models.group()) as gateway:
         stream = await gateway.begun("hang")
-        first = asyncio.Event()
-        ending = asyncio.create_task(run_until_signalled(gateway.gateway, 600, first))
-        first.set()
+        ending = asyncio.create_task(run_until_stopped(gateway.gateway, 600, Stop.by_signals()))
+        os.kill(os.getpid(), signal.SIGTERM)
         await eventually(lambda: draining(gateway))
         assert not ending.done()
         os.kill(os.getpid(), signal.SIGTERM)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import aiohttp
 from rich.console import Console
 from rich.markup import escape
 
-from stackserve.app import Gateway, run_until_signalled
+from stackserve.app import Gateway, Stop, run_until_stopped
 from stackserve.configfile import load_settings
 from stackserve.console import console, show_start
 from stackserve.control.states import DeploymentState
@@ -61,14 +62,14 @@ async def run_demo(
     host = host or "127.0.0.1"
     if port is None:
         port = 0 if once else _free_port(host, DEFAULT_PORT)
-    settings = load_settings(file, [f"server.host={host}", f"server.port={port}"])
+    settings = load_settings(file, [f"server.host={json.dumps(host)}", f"server.port={port}"])
     async with open_server(settings, file, log_level=log_level, verbose=verbose) as gateway:
-        url = f"http://{host}:{gateway.port}/v1"
+        stop = Stop.by_signals()
+        url = f"http://{f'[{host}]' if ':' in host else host}:{gateway.port}/v1"
         console.print(f"listening on {url}")
         working = asyncio.create_task(_ask_when_ready(gateway, url, question))
-        stop = asyncio.Event()
         serving = asyncio.create_task(
-            run_until_signalled(gateway, settings.server.drain_seconds, stop)
+            run_until_stopped(gateway, settings.server.drain_seconds, stop)
         )
         await asyncio.wait((working, serving), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -76,7 +77,7 @@ async def run_demo(
             return 130
         complete = working.result()
         if once or not complete:
-            stop.set()
+            stop.first.set()
         else:
             _print_snippets(url)
         await serving
@@ -140,7 +141,8 @@ def _print_snippets(url: str) -> None:
 
 
 def _free_port(host: str, wanted: int) -> int:
-    with contextlib.closing(socket.socket()) as probe:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with contextlib.closing(socket.socket(family)) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, wanted))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -37,6 +38,47 @@ def use_punica_wrapper_on_cpu(qualified_name: str) -> bool:
         return False
     platform_class = type(current_platform)
     platform_class.get_punica_wrapper = classmethod(lambda cls: qualified_name)
+    return True
+
+
+def compute_single_rows_as_pairs_on_cpu() -> bool:
+    """Make a linear layer's answer for one row the same bits as for that row in a batch.
+
+    oneDNN has a kernel of its own for one row, which sums in another order; from two rows on a row's
+    bits do not depend on the others. False, and no change, on other devices.
+
+    Touches: `vllm._custom_ops.onednn_mm`, which every unquantized linear layer calls on CPUs.
+    """
+    from vllm import _custom_ops
+    from vllm.platforms import current_platform
+
+    inside = _custom_ops.onednn_mm
+    if not current_platform.is_cpu() or getattr(inside, "takes_pairs", False):
+        return False
+
+    def onednn_mm(handler: Any, x: Any, bias: Any) -> Any:
+        if x.numel() != handler.k:
+            return inside(handler, x, bias)
+        pair = inside(handler, x.reshape(1, handler.k).repeat(2, 1), bias)
+        return pair[:1].reshape(*x.shape[:-1], handler.n)
+
+    onednn_mm.takes_pairs = True  # type: ignore[attr-defined]
+    _custom_ops.onednn_mm = onednn_mm
+    return True
+
+
+def sum_attention_in_one_order_on_cpu() -> bool:
+    """Let attention over a long context not be split in parts whose number depends on the batch.
+
+    An operator's own setting of the variable wins. False, and no change, on other devices.
+
+    Touches: the environment variable `VLLM_CPU_ATTN_SPLIT_KV`, read when a step's metadata is made.
+    """
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return False
+    os.environ.setdefault("VLLM_CPU_ATTN_SPLIT_KV", "0")
     return True
 
 

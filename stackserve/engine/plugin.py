@@ -15,7 +15,12 @@ PUNICA_WRAPPER = "stackserve.engine.lora.GroupedPunicaWrapper"
 
 
 def register() -> None:
-    """Put exact LoRA for mixed batches in the place of vLLM's CPU operators. Safe to call again."""
+    """Make answers on CPUs independent of the batch: exact LoRA, and every sum in one order.
+
+    Safe to call again.
+    """
     compat.warn_if_untried()
     if compat.use_punica_wrapper_on_cpu(PUNICA_WRAPPER):
-        logger.info("stackserve: exact grouped LoRA on CPU")
+        compat.compute_single_rows_as_pairs_on_cpu()
+        compat.sum_attention_in_one_order_on_cpu()
+        logger.info("stackserve: answers on this CPU do not depend on the batch")

@@ -19,6 +19,7 @@ ENGINE_DIED = 70
 """Exit code when vLLM's engine process is gone (EX_SOFTWARE)."""
 
 KV_CACHE_BYTES_ON_CPU = 2**30
+MAX_MESSAGE = 2000
 LOOK_SECONDS = 0.25
 KEEP_ALIVE_SECONDS = 3600
 """Longer than the gateway keeps an idle connection, so that only the gateway closes them."""
@@ -63,7 +64,7 @@ async def _load_adapters(spec: WorkerSpec, app: Any, engine: Any, events: Events
             await engine.add_lora(request)
         except Exception as error:  # noqa: BLE001  # vLLM raises whatever its loader raised
             compat.forget_adapter(app, adapter.worker_model)
-            events.send(AdapterFailed(adapter.key, str(error)))
+            events.send(AdapterFailed(adapter.key, str(error)[:MAX_MESSAGE]))
 
 
 async def _answer(spec: WorkerSpec, app: Any, engine: Any, on_ready: Any) -> int:

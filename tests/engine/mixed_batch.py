@@ -10,8 +10,8 @@ import json
 import sys
 from pathlib import Path
 
-PROMPTS = ("The capital of France is", "Once upon a time there was", "Water boils at")
-TOKENS = 16
+PROMPTS = ("The capital of France is", "one two three four " * 150)
+TOKENS = 12
 
 
 def main(out: str, base: str, *adapters: str) -> None:
@@ -20,12 +20,13 @@ def main(out: str, base: str, *adapters: str) -> None:
 
     llm = LLM(
         base,
-        dtype="float32",
+        dtype="bfloat16",  # rounds coarsely, so the order of any sum shows
         enable_lora=True,
         max_loras=4,
         max_lora_rank=16,
-        max_model_len=512,
+        max_model_len=1024,
         kv_cache_memory_bytes=2**29,
+        max_num_batched_tokens=256,
         enable_prefix_caching=False,
         disable_log_stats=True,
     )

@@ -16,6 +16,7 @@ NAMES = (
     "prompt_logits_use_the_rows_of_the_view_that_is_passed",
     "full_heads_replace_only_the_rows_of_their_adapters",
     "the_plugin_names_this_wrapper_to_the_platform",
+    "a_linear_layer_gives_one_row_the_bits_that_it_has_in_a_batch",
 )
 
 

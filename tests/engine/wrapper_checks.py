@@ -87,6 +87,16 @@ def the_plugin_names_this_wrapper_to_the_platform() -> None:
     assert current_platform.get_punica_wrapper() == PUNICA_WRAPPER
 
 
+def a_linear_layer_gives_one_row_the_bits_that_it_has_in_a_batch() -> None:
+    from vllm import _custom_ops
+
+    rows, weight = torch.randn(64, 1536).bfloat16(), torch.randn(576, 1536).bfloat16()
+    layer = _custom_ops.create_onednn_mm(weight.t(), 32)
+    together = _custom_ops.onednn_mm(layer, rows, None)
+    for row in range(len(rows)):
+        assert torch.equal(_custom_ops.onednn_mm(layer, rows[row], None), together[row])
+
+
 if __name__ == "__main__":
     torch.manual_seed(0)
     for check in (
@@ -96,6 +106,7 @@ if __name__ == "__main__":
         prompt_logits_use_the_rows_of_the_view_that_is_passed,
         full_heads_replace_only_the_rows_of_their_adapters,
         the_plugin_names_this_wrapper_to_the_platform,
+        a_linear_layer_gives_one_row_the_bits_that_it_has_in_a_batch,
     ):
         check()
         print(check.__name__, flush=True)

@@ -85,6 +85,18 @@ def test_the_same_batch_twice_gives_the_same_bits() -> None:
     assert torch.equal(one, two)
 
 
+def test_a_row_has_the_same_bits_alone_and_in_any_company() -> None:
+    a, b = stacked(5, 8, torch.bfloat16)
+    x = torch.randn(64, IN).to(torch.bfloat16)
+    together = torch.zeros(64, sum(SLICES), dtype=torch.bfloat16)
+    slots = [row * row % 5 for row in range(64)]
+    lora.add_lora(together, x, a, b, 1.0, lora.plan_rows(slots))
+    for row, slot in enumerate(slots):
+        alone = torch.zeros(1, sum(SLICES), dtype=torch.bfloat16)
+        lora.add_lora(alone, x[row : row + 1], a, b, 1.0, lora.plan_rows([slot]))
+        assert torch.equal(alone[0], together[row])
+
+
 def test_shrink_then_expand_equals_add_lora() -> None:
     a, b = stacked(3, 8, torch.float32)
     x, slots = torch.randn(9, IN), [0, -1, 1, 2, 1, -1, 0, 0, 2]

@@ -1,8 +1,11 @@
-"""LoRA in torch, grouped by adapter: one small GEMM pair for each (adapter, slice), in fp32.
+"""LoRA in torch, grouped by adapter: one small GEMM pair for each (adapter, slice), in float64.
 
 vLLM's own CPU path gathers a copy of the whole weight matrix for every token, and its index -1 (no
 adapter) selects the last slot. Here rows without an adapter are in no segment, so nothing reads or
 writes them.
+
+Why float64: a GEMM library sums in another order for another number of rows, so in fp32 a row's last
+bits depend on who shares its batch. In float64 they differ far below what bf16 and fp32 can hold.
 
 Shapes, for S slices of a fused projection (three for q/k/v, two for gate/up, else one):
 x [rows, in]; y [rows, out_1 + … + out_S]; lora_a[s] [slots, rank, in]; lora_b[s] [slots, out_s, rank].
@@ -26,12 +29,12 @@ def add_lora(
     scale: float,
     plan: BatchPlan,
 ) -> None:
-    """y[row, slice] += scale · (x[row] Aᵀ) Bᵀ, in place. Sums in fp32, rounds to y's dtype once."""
+    """y[row, slice] += scale · (x[row] Aᵀ) Bᵀ, in place. Rounds to y's dtype once."""
     for segment in plan.segments:
-        rows = x[segment.rows].float()
+        rows = x[segment.rows].double()
         for a, b, columns in _slices(lora_a, lora_b):
-            hidden = rows @ a[segment.slot].float().T
-            delta = hidden.mul_(scale) @ b[segment.slot].float().T
+            hidden = rows @ a[segment.slot].double().T
+            delta = hidden.mul_(scale) @ b[segment.slot].double().T
             _add(y, segment.rows, columns, delta)
 
 
@@ -44,9 +47,9 @@ def add_shrink(
 ) -> None:
     """buffers[s][row] = scale · x[row] A_sᵀ, in place; rows without an adapter are left alone."""
     for segment in plan.segments:
-        rows = x[segment.rows].float()
+        rows = x[segment.rows].double()
         for buffer, a in zip(buffers, lora_a, strict=True):
-            hidden = rows @ a[segment.slot].float().T
+            hidden = rows @ a[segment.slot].double().T
             buffer[segment.rows] = hidden.mul_(scale).to(buffer.dtype)
 
 
@@ -62,7 +65,7 @@ def add_expand(
         column = first_column
         for buffer, b in zip(buffers, lora_b, strict=True):
             columns = slice(column, column + b.shape[-2])
-            delta = buffer[segment.rows].float() @ b[segment.slot].float().T
+            delta = buffer[segment.rows].double() @ b[segment.slot].double().T
             _add(y, segment.rows, columns, delta)
             column = columns.stop
 
@@ -81,8 +84,8 @@ def replace_rows(
     """
     for segment in plan.segments:
         if bool(enabled[segment.slot]):
-            full = x[segment.rows].float() @ weight[segment.slot].float().T
-            y[segment.rows] = (full + bias[segment.slot].float()).to(y.dtype)
+            full = x[segment.rows].double() @ weight[segment.slot].double().T
+            y[segment.rows] = (full + bias[segment.slot].double()).to(y.dtype)
 
 
 def _slices(
@@ -97,4 +100,4 @@ def _slices(
 
 def _add(y: torch.Tensor, rows: slice | torch.Tensor, columns: slice, delta: torch.Tensor) -> None:
     target = y[:, columns]
-    target[rows] = (target[rows].float() + delta).to(y.dtype)
+    target[rows] = (target[rows].double() + delta).to(y.dtype)
