@@ -4,6 +4,8 @@ Uses only the standard library. Checks first whether this machine can run stacks
 exact locks, and does nothing when that is done already.
 """
 
+from __future__ import annotations
+
 import argparse
 import hashlib
 import platform
@@ -18,7 +20,9 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / ".installed"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
-NEEDED_GB = 5
+CPUINFO = Path("/proc/cpuinfo")
+NEEDED_GB = 4
+DOWNLOADS = {"cpu.lock": "about 600 MB", "dev.lock": "about 40 MB"}
 WANTED_PYTHON = (3, 11)
 
 
@@ -34,7 +38,7 @@ def main() -> None:
         say("making .venv")
         venv.create(VENV, with_pip=True, clear=True)
     for name in missing:
-        say(f"installing requirements/{name}; the first time downloads about 700 MB")
+        say(f"installing requirements/{name} ({DOWNLOADS[name]} to download)")
         install_lock(ROOT / "requirements" / name)
     pip("install", "--no-deps", "--no-build-isolation", "--quiet", "--editable", str(ROOT))
     STAMP.write_text("".join(f"{stamp(name)}\n" for name in {*installed(), *missing}))
@@ -62,7 +66,7 @@ def check_machine() -> None:
         fail(f"the locks are for Python 3.11 and this is {have}; make PYTHON=/path/to/python3.11")
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         fail(f"the locks are for Linux on x86-64, not {platform.system()} on {platform.machine()}")
-    if "avx2" not in Path("/proc/cpuinfo").read_text().split():
+    if "avx2" not in CPUINFO.read_text().split():
         fail("this CPU has no AVX2, which vLLM needs")
     free = shutil.disk_usage(ROOT).free / 1e9
     if free < NEEDED_GB:
