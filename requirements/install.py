@@ -34,15 +34,33 @@ def main() -> None:
     if not missing:
         return
     check_machine()
-    if not PYTHON.exists():
-        say("making .venv")
-        venv.create(VENV, with_pip=True, clear=True)
+    if not has_pip():
+        make_environment()
     for name in missing:
         say(f"installing requirements/{name} ({DOWNLOADS[name]} to download)")
         install_lock(ROOT / "requirements" / name)
     pip("install", "--no-deps", "--no-build-isolation", "--quiet", "--editable", str(ROOT))
     STAMP.write_text("".join(f"{stamp(name)}\n" for name in {*installed(), *missing}))
     say("installed")
+
+
+def has_pip() -> bool:
+    """False too for an environment whose making was interrupted."""
+    if not PYTHON.exists():
+        return False
+    command = [str(PYTHON), "-m", "pip", "--version"]
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def make_environment() -> None:
+    say("making .venv")
+    try:
+        venv.create(VENV, with_pip=True, clear=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        shutil.rmtree(VENV, ignore_errors=True)
+        fail(
+            f"a virtual environment cannot be made ({error}); Debian and Ubuntu: apt install python3.11-venv"
+        )
 
 
 def installed() -> set[str]:

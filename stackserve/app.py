@@ -116,7 +116,9 @@ async def open_gateway(
             try:
                 yield Gateway(deployments, listener.getsockname()[1], drain)
             finally:
-                for life in lives:
+                drain.begun = True
+                for deployment, life in zip(deployments, lives, strict=True):
+                    deployment.gate.shut("the server shuts down")
                     life.cancel()
                 await asyncio.gather(*lives, return_exceptions=True)
 

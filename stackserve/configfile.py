@@ -15,10 +15,13 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from stackserve.errors import ConfigError
+from stackserve.errors import ArtifactRejected, ConfigError
 from stackserve.settings import Settings
 
 Location = tuple[int | str, ...]
+
+UNREADABLE = (ValueError, KeyError, AttributeError, TypeError)
+"""What PyYAML lets through for a value of a form without a meaning, such as the date 2024-13-01."""
 
 MAX_FILE_BYTES = 8 * 2**20
 
@@ -39,7 +42,12 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
 
 def resolve_path(written: str, config_file: Path) -> Path:
     """A path as written in a configuration file: `~` is the home, relative is to the file."""
-    return (config_file.absolute().parent / Path(written).expanduser()).resolve()
+    try:
+        return (config_file.absolute().parent / Path(written).expanduser()).resolve()
+    except (OSError, RuntimeError, ValueError) as error:  # no such user, a loop of links, a NUL
+        raise ArtifactRejected(
+            "folder_missing", f"{written!r} is not a path: {error}; give the path of a folder"
+        ) from None
 
 
 class _Loader(yaml.SafeLoader):
@@ -85,6 +93,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
         raise ConfigError(f"{path}: nested too deeply") from None
     except yaml.YAMLError as error:
         raise ConfigError(_explain_yaml(path, error)) from None
+    except UNREADABLE as error:
+        raise ConfigError(f"{path}: a value cannot be read: {error}; quote it") from None
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: expected a mapping with the key `groups`")
     assert node is not None  # it made a mapping
@@ -119,11 +129,16 @@ def _apply(document: dict[str, Any], override: str) -> None:
         for part in parts[:-1]:
             place = place[int(part)] if isinstance(place, list) else place.setdefault(part, {})
         last: Any = int(parts[-1]) if isinstance(place, list) else parts[-1]
-        place[last] = yaml.safe_load(value)
+        place[last] = _value(override, value)
     except (IndexError, ValueError, TypeError, AttributeError):
         raise ConfigError(f"--set {override}: there is no {key} in the file") from None
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {override}: the value is not valid YAML") from None
+
+
+def _value(override: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, *UNREADABLE):
+        raise ConfigError(f"--set {override}: the value is not valid YAML; quote it") from None
 
 
 def _explain(

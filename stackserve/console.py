@@ -44,7 +44,7 @@ def _print_steps(waiting: Sequence[DeploymentStatus], seen: dict[str, str]) -> N
     for status in waiting:
         if seen.get(status.group) != status.detail:
             seen[status.group] = status.detail
-            console.print(f"{status.group}: {status.detail}", soft_wrap=True)
+            console.print(Text(f"{status.group}: {status.detail}"), soft_wrap=True)
 
 
 def _print_settled(statuses: Sequence[DeploymentStatus], seen: dict[str, str]) -> None:

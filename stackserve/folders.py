@@ -25,4 +25,5 @@ def log_root() -> Path:
 
 def _xdg(variable: str, default: str) -> Path:
     chosen = os.environ.get(variable)
-    return (Path(chosen) if chosen else Path.home() / default).absolute() / "stackserve"
+    root = Path(chosen).expanduser() if chosen else Path.home() / default
+    return root.absolute() / "stackserve"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
+import shutil
 import threading
+from pathlib import Path
 
 import msgspec
 
+from stackserve.processes import kill, members_of
 from stackserve.protocol import WorkerEvent, WorkerSpec
 
 STDIN = 0
@@ -35,12 +37,20 @@ def take_spec() -> WorkerSpec:
         if not part:
             raise EOFError("standard input ended before the spec")
         line += part
-    threading.Thread(target=_die_with_gateway, daemon=True).start()
-    return msgspec.json.decode(line, type=WorkerSpec)
+    spec = msgspec.json.decode(line, type=WorkerSpec)
+    folder = Path(spec.socket).parent
+    threading.Thread(target=_die_with_gateway, args=(folder,), daemon=True).start()
+    return spec
 
 
-def _die_with_gateway() -> None:
-    """Wait for the end of standard input, then kill this process group: the engine's processes too."""
+def _die_with_gateway(folder: Path) -> None:
+    """Wait for the end of standard input; then take down this process group, the engine's processes
+    too, and remove the folder that the gateway can remove no more.
+    """
     while os.read(STDIN, 4096):
         pass
-    os.killpg(0, signal.SIGKILL)
+    for pid, is_tracker in members_of(os.getpgrp()):
+        if pid != os.getpid() and not is_tracker:
+            kill(pid)
+    shutil.rmtree(folder, ignore_errors=True)
+    kill(os.getpid())

@@ -22,7 +22,12 @@ def locate(written: str, config_file: Path) -> Path:
     if not written.startswith(DEMO):
         return resolve_path(written, config_file)
     if written == DEMO_BASE:
-        return demo_base_path()
+        base = demo_base_path()
+        if not base.exists():
+            raise ArtifactRejected(
+                Code.BASE_MISSING, "the demo's base is not made yet; `make demo` makes it"
+            )
+        return base
     parts = {f"{DEMO}{each.key}": each.adapter for each in BEHAVIOURS}
     if written not in parts:
         known = ", ".join((DEMO_BASE, *parts))

@@ -6,6 +6,8 @@ import logging
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+from stackserve.errors import ConfigError
+
 FILE_BYTES = 10 * 2**20
 FILES_KEPT = 2
 WORKERS = "stackserve.worker"
@@ -19,7 +21,13 @@ def set_up_logging(level: str, log_folder: Path, groups: list[str], *, echo_work
     logging.basicConfig(
         level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    log_folder.mkdir(parents=True, exist_ok=True)
+    try:
+        log_folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"the logs' folder {log_folder} cannot be made: {error.strerror}; "
+            "set XDG_STATE_HOME to a folder that can be written to"
+        ) from None
     logging.getLogger(WORKERS).propagate = echo_workers
     for group in groups:
         handler = RotatingFileHandler(

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+from rich.text import Text
+
 from stackserve.adapters import AdapterStore
 from stackserve.app import Gateway, Stop, open_gateway, run_until_stopped
 from stackserve.configfile import load_settings
@@ -45,7 +47,8 @@ async def open_server(
     groups = [group.name for group in settings.groups]
     set_up_logging(log_level, log_root(), groups, echo_workers=verbose)
     for group in groups:
-        console.print(f"{group}: the engine's log is {worker_log(log_root(), group)}")
+        log = worker_log(log_root(), group)
+        console.print(Text(f"{group}: the engine's log is {log}"), soft_wrap=True)
     store = AdapterStore(adapter_store_root())
     async with open_gateway(
         settings, partial(locate, config_file=file), store.import_adapter

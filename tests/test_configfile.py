@@ -9,7 +9,7 @@ import pytest
 
 from stackserve import configfile
 from stackserve.configfile import load_settings, resolve_path
-from stackserve.errors import ConfigError
+from stackserve.errors import ArtifactRejected, ConfigError
 from stackserve.settings import Settings
 
 GROUP = "groups:\n  - name: g\n    base: {path: b}\n"
@@ -92,6 +92,8 @@ MISTAKES = [
     (BOMB, "c.yaml:2: aliases (*name) are not supported; write the value out"),
     ("a: &a [*a]\n", "c.yaml:1: aliases (*name) are not supported"),
     (b"\xff\xfe\x00\x01", "c.yaml: cannot be read as UTF-8 text"),
+    ("key: 2024-13-01\n", "c.yaml: a value cannot be read: month must be in 1..12; quote it"),
+    ("key: !!bool x\n", "c.yaml: a value cannot be read"),
     (b"\x7fELF\x00\x00", "c.yaml: unacceptable character"),
 ]  # fmt: skip
 
@@ -161,6 +163,7 @@ def test_an_override_wins_over_the_file(tmp_path: Path, override: str, value: An
         ("=3", "--set =3: write it as key=value"),
         ("server..port=3", "--set server..port=3: write it as key=value"),
         ("server.port=[", "--set server.port=[: the value is not valid YAML"),
+        ("server.port=2024-13-01", "--set server.port=2024-13-01: the value is not valid YAML"),
         ("groups.5.name=x", "--set groups.5.name=x: there is no groups.5.name in the file"),
         ("groups.x.name=y", "--set groups.x.name=y: there is no groups.x.name in the file"),
         ("groups.0.name.x=y", "--set groups.0.name.x=y: there is no groups.0.name.x in the file"),
@@ -191,3 +194,18 @@ def test_a_path_is_relative_to_the_file(
 ) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert resolve_path(written, Path("/etc/stackserve/c.yaml")) == Path(means)
+
+
+@pytest.mark.parametrize("written", ["~nobody-of-that-name/a", "a\0b"])
+def test_a_path_that_means_nothing_is_refused_by_name(written: str) -> None:
+    with pytest.raises(ArtifactRejected) as refused:
+        resolve_path(written, Path("/etc/stackserve/c.yaml"))
+    assert refused.value.code == "folder_missing"
+    assert repr(written) in refused.value.message
+
+
+def test_a_loop_of_links_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(ArtifactRejected):
+        resolve_path("a", tmp_path / "c.yaml")

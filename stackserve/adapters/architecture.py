@@ -66,9 +66,19 @@ class BaseArchitecture:
             vocabulary_size=_count(text, "vocab_size"),
             dtype=_dtype(text, tensors),
             modules=modules,
-            fingerprint=_fingerprint(config_bytes, headers),
+            fingerprint=_fingerprint(path, config_bytes, headers),
         )
 
+
+ANSWER_FILES = (
+    "chat_template.jinja",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+)
+"""Files beside the weights that change what a request means or how its answer is sampled."""
 
 Header = tuple[str, int, Sequence[TensorInfo]]  # file name, file size, tensors
 
@@ -209,10 +219,16 @@ def _bad_config(field: str, value: object, wanted: str) -> ArtifactRejected:
     )
 
 
-def _fingerprint(config: bytes, headers: Sequence[Header]) -> str:
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _fingerprint(path: Path, config: bytes, headers: Sequence[Header]) -> str:
     files = [
         [name, size, sorted([t.name, t.dtype, list(t.shape)] for t in tensors)]
         for name, size, tensors in headers
     ]
-    manifest = [hashlib.sha256(config).hexdigest(), files]
+    beside = [[name, _sha256(path / name)] for name in ANSWER_FILES if (path / name).is_file()]
+    manifest = [hashlib.sha256(config).hexdigest(), files, beside]
     return hashlib.sha256(json.dumps(manifest).encode()).hexdigest()

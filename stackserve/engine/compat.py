@@ -47,7 +47,8 @@ def compute_single_rows_as_pairs_on_cpu() -> bool:
     oneDNN has a kernel of its own for one row, which sums in another order; from two rows on a row's
     bits do not depend on the others. False, and no change, on other devices.
 
-    Touches: `vllm._custom_ops.onednn_mm`, which every unquantized linear layer calls on CPUs.
+    Touches: `vllm._custom_ops.onednn_mm`, which unquantized linear layers call on x86 CPUs. vLLM takes
+    other kernels for small layers on CPUs with AMX and on Zen; those were not tried.
     """
     from vllm import _custom_ops
     from vllm.platforms import current_platform

@@ -11,6 +11,8 @@ import aiohttp
 
 from stackserve.errors import GroupNotReady, Overloaded
 
+RETRY_SECONDS = 5
+
 
 @dataclass(frozen=True)
 class Endpoint:
@@ -32,6 +34,7 @@ class Gate:
         self.limit = limit
         self._endpoint: Endpoint | None = None
         self._reason = "it is starting"
+        self._retry_after = RETRY_SECONDS
         self._inside = 0
         self._empty = asyncio.Event()
         self._empty.set()
@@ -44,10 +47,19 @@ class Gate:
     def open(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
 
-    def shut(self, reason: str) -> None:
-        """`reason` completes the sentence "group g does not answer now: …"."""
+    def shut(self, reason: str, retry_after: int = RETRY_SECONDS) -> None:
+        """`reason` completes the sentence "group g does not answer now: …"; clients are told to try
+        again after `retry_after` seconds.
+        """
         self._endpoint = None
         self._reason = reason
+        self._retry_after = retry_after
+
+    def not_ready(self) -> GroupNotReady:
+        """Why nobody gets in."""
+        return GroupNotReady(
+            f"group {self.group} does not answer now: {self._reason}", retry_after=self._retry_after
+        )
 
     @contextmanager
     def enter(self) -> Iterator[Endpoint]:
@@ -56,7 +68,7 @@ class Gate:
         Raises GroupNotReady while shut, Overloaded when the limit is reached.
         """
         if self._endpoint is None:
-            raise GroupNotReady(f"group {self.group} does not answer now: {self._reason}")
+            raise self.not_ready()
         if self._inside >= self.limit:
             raise Overloaded(
                 f"group {self.group} already works on {self._inside} requests "

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from types import MappingProxyType
 
-from stackserve.errors import GroupNotReady, MemberRefused, UnknownModel
+from stackserve.errors import MemberRefused, UnknownModel
 from stackserve.routing.gate import Gate
 from stackserve.types import Refusal, Target
 
@@ -64,7 +64,7 @@ class RoutingSnapshot:
                 f"({refusal.code})"
             )
         if group := self.pending.get(name):
-            raise GroupNotReady(f"group {group} does not answer now: its adapters are being read")
+            raise self.groups[group].gate.not_ready()
         raise UnknownModel(f"no model {_shown(name)!r} is served here{self._hint(name)}")
 
     def with_group(self, name: str, routes: GroupRoutes) -> RoutingSnapshot:

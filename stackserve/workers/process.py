@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 from collections import deque
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from stackserve.processes import kill, members_of
 from stackserve.protocol import WorkerEvent, WorkerSpec
 
 STDOUT = 1
@@ -29,7 +29,7 @@ POLL_SECONDS = 0.05
 
 COMMAND = (sys.executable, "-m", "stackserve.engine.worker")
 
-INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "USER", "LOGNAME")
+INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LOGNAME")
 INHERITED_PREFIXES = (
     "VLLM_",
     "CUDA_",
@@ -52,8 +52,11 @@ NEVER_INHERITED = (
 load code or adapters which nobody validated."""
 
 
-def worker_environment(parent: Mapping[str, str]) -> dict[str, str]:
-    """What a worker inherits: an allow-list, so that secrets and PYTHON* switches stay outside."""
+def worker_environment(parent: Mapping[str, str], scratch: Path) -> dict[str, str]:
+    """What a worker inherits: an allow-list, so that secrets and PYTHON* switches stay outside.
+
+    Its temporary files go to `scratch`, which is ours to remove: vLLM leaves its sockets behind.
+    """
     kept = {
         name: value
         for name, value in parent.items()
@@ -67,6 +70,7 @@ def worker_environment(parent: Mapping[str, str]) -> dict[str, str]:
         "VLLM_CONFIGURE_LOGGING": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
+        "TMPDIR": str(scratch),
     }
 
 
@@ -230,32 +234,11 @@ async def _events_until(
 
 
 async def kill_group(group: int) -> None:
-    """SIGKILL every process of a group and wait until none is left.
-
-    Python's resource tracker goes last: it removes the shared memory that the others leave behind.
-    """
+    """SIGKILL every process of a group, resource trackers last, and wait until none is left."""
     deadline = asyncio.get_running_loop().time() + TRACKER_GRACE_SECONDS
-    while members := _members(group):
+    while members := members_of(group):
         late = asyncio.get_running_loop().time() > deadline
         for pid, is_tracker in members:
             if late or not is_tracker:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                kill(pid)
         await asyncio.sleep(POLL_SECONDS)
-
-
-def _members(group: int) -> list[tuple[int, bool]]:
-    """(pid, is it a resource tracker?) of each living process of a group."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            stat = (entry / "stat").read_text().rpartition(")")[2].split()
-            command = (entry / "cmdline").read_bytes()
-        except OSError:
-            continue  # it ended while we looked
-        state, process_group = stat[0], int(stat[2])
-        if process_group == group and state not in "ZX":
-            found.append((int(entry.name), b"resource_tracker" in command))
-    return found

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from stackserve.demo.base import Steps, cache_root, demo_base_path, ensure_demo_base
+from stackserve.demo.base import Steps, demo_base_path, ensure_demo_base
 from stackserve.demo.digest import STAMP, tensors_sha256, tokenizer_sha256, write_stamp
 from stackserve.demo.progress import Report
 from stackserve.demo.source import Source
@@ -230,16 +230,6 @@ def test_unwritable_cache_is_one_clear_line(fake: FakeBase) -> None:
     fake.cache.write_text("a file where the folder should be")
     with pytest.raises(ConfigError, match="STACKSERVE_CACHE"):
         fake.ensure()
-
-
-def test_cache_root_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STACKSERVE_CACHE", "/data/models")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/data/cache")
-    assert cache_root() == Path("/data/models")
-    monkeypatch.delenv("STACKSERVE_CACHE")
-    assert cache_root() == Path("/data/cache/stackserve")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_root() == Path.home() / ".cache" / "stackserve"
 
 
 def test_second_call_is_instant_and_imports_nothing_heavy(fake: FakeBase) -> None:

@@ -171,3 +171,8 @@ async def test_a_group_without_a_base_fails_while_the_other_serves(models: Model
         assert ready["status"] == "degraded"
         assert "base_missing" in ready["groups"][0]["detail"]
         assert ready["groups"][1]["version"] == read(whole).version
+        async with gateway.chat("hello", model="base1") as response:
+            error = (await response.json())["error"]
+        assert (response.status, error["code"]) == (503, "group_not_ready")
+        assert "could not be read" in error["message"]
+        assert int(response.headers["retry-after"]) >= 3600

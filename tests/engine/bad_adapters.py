@@ -85,6 +85,7 @@ BAD: dict[str, tuple[str, Callable[[Path], None]]] = {
     "dora": ("unsupported_feature", _config(use_dora=True)),
     "bias": ("unsupported_feature", _config(bias="all")),
     "modules-to-save": ("unsupported_feature", _config(modules_to_save=["lm_head"])),
+    "path-escape": ("tensor_name_invalid", _renamed("model.layers.0.", "../../layers.0.")),
     "truncated": ("weights_invalid", _weights(lambda data: data[: len(data) // 2])),
     "empty-file": ("weights_invalid", _weights(lambda data: b"")),
     "header-bomb": ("weights_invalid", _weights(lambda data: struct.pack("<Q", 2**40) + data[8:])),

@@ -6,9 +6,11 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -34,6 +36,8 @@ class Server:
 
     process: subprocess.Popen[str]
     folder: Path
+    scratch: Path
+    """Its folder for temporary files."""
     port: int
 
     @property
@@ -58,7 +62,7 @@ class Server:
 
     def sockets(self) -> list[Path]:
         """The workers' sockets that exist."""
-        return list(self.folder.glob("tmp/stackserve-*/*.sock"))
+        return list(self.scratch.glob("stackserve-*/*.sock"))
 
     def worker_pid(self) -> int | None:
         pid: int | None = self.status()["groups"][0]["worker_pid"]
@@ -92,12 +96,13 @@ class Server:
 @contextmanager
 def running_server(folder: Path, *arguments: str) -> Iterator[Server]:
     """`python -m stackserve ARGUMENTS` with its temporary files and logs in `folder`."""
-    (folder / "tmp").mkdir(parents=True)
+    folder.mkdir(parents=True)
+    scratch = Path(tempfile.mkdtemp(prefix="ss-"))  # short: a socket's path has at most 107 bytes
     environment = (
         os.environ
         | ALL_CORES
         | {
-            "TMPDIR": str(folder / "tmp"),
+            "TMPDIR": str(scratch),
             "XDG_STATE_HOME": str(folder / "state"),
         }
     )
@@ -109,7 +114,7 @@ def running_server(folder: Path, *arguments: str) -> Iterator[Server]:
             env=environment,
             text=True,
         )
-    server = Server(process, folder, port=0)
+    server = Server(process, folder, scratch, port=0)
     try:
         found: list[str] = []
 
@@ -125,6 +130,7 @@ def running_server(folder: Path, *arguments: str) -> Iterator[Server]:
         if process.poll() is None:
             process.terminate()
             process.wait(STOP_SECONDS)
+        shutil.rmtree(scratch)
 
 
 def wait_until(
@@ -169,3 +175,8 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def shared_memory() -> set[str]:
+    """The names of all shared memory, whoever made it."""
+    return {entry.name for entry in Path("/dev/shm").iterdir()}

@@ -13,13 +13,26 @@ import pytest
 
 from stackserve.demo.behaviours import BEHAVIOURS
 from tests.engine.conftest import KEYS
-from tests.engine.server import Server, descendants, is_alive, running_server, wait_until
+from tests.engine.server import (
+    Server,
+    descendants,
+    is_alive,
+    running_server,
+    shared_memory,
+    wait_until,
+)
 
 pytestmark = pytest.mark.usefixtures("demo_base")
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def before() -> set[str]:
+    """The shared memory of other programs."""
+    return shared_memory()
+
+
+@pytest.fixture(scope="module")
+def demo(before: set[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("demo") / "run"
     with running_server(folder, "demo", "--port", "0") as server:
         wait_until(lambda: "until Ctrl-C" in server.printed(), 240, server.printed)
@@ -60,11 +73,15 @@ def test_the_printed_snippets_work_as_they_are(
     assert "Arr" in done.stdout
 
 
-def test_kill_9_of_the_gateway_takes_the_engine_with_it(demo: Server) -> None:
+def test_kill_9_of_the_gateway_takes_the_engine_with_it_and_leaves_nothing(
+    demo: Server, before: set[str]
+) -> None:
     engine = descendants(demo.process.pid)
     assert len(engine) >= 3
     os.kill(demo.process.pid, signal.SIGKILL)
     wait_until(lambda: not any(map(is_alive, engine)), 10)
+    wait_until(lambda: shared_memory() <= before, 10)
+    assert not list(demo.scratch.iterdir())
 
 
 def test_once_prints_the_answers_and_exits_with_0() -> None:

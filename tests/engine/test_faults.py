@@ -19,6 +19,7 @@ from tests.engine.server import (
     descendants,
     is_alive,
     running_server,
+    shared_memory,
     wait_until,
 )
 
@@ -26,7 +27,13 @@ pytestmark = pytest.mark.usefixtures("demo_base")
 
 
 @pytest.fixture(scope="module")
-def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def before() -> set[str]:
+    """The shared memory of other programs."""
+    return shared_memory()
+
+
+@pytest.fixture(scope="module")
+def fragile(before: set[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that the tests of this file kill, in their order."""
     folder = tmp_path_factory.mktemp("fragile")
     group = {
@@ -87,7 +94,9 @@ async def test_a_dead_engine_ends_its_streams_with_an_error_and_comes_back_by_it
     assert answer.choices[0].finish_reason == "length"
 
 
-async def test_sigterm_lets_a_running_stream_finish_and_leaves_no_process(fragile: Server) -> None:
+async def test_sigterm_lets_a_running_stream_finish_and_leaves_nothing(
+    fragile: Server, before: set[str]
+) -> None:
     everything = [fragile.process.pid, *descendants(fragile.process.pid)]
     assert len(everything) >= 4  # gateway, worker, engine core, model worker
     async with fragile.client() as client:
@@ -97,4 +106,5 @@ async def test_sigterm_lets_a_running_stream_finish_and_leaves_no_process(fragil
     assert reasons[-1] == "length"
     assert fragile.process.wait(STOP_SECONDS) == 0
     assert not [pid for pid in everything if is_alive(pid)]
-    assert not fragile.sockets()
+    assert not list(fragile.scratch.iterdir())
+    assert shared_memory() <= before

@@ -34,7 +34,7 @@ def test_a_key_and_a_model_id_mean_the_same_weights(name: str) -> None:
     [
         ("broken", MemberRefused, "model broken is configured but not served: A tensor holds NaN."),
         ("g/broken", MemberRefused, "(value_nan)"),
-        ("later", GroupNotReady, "group h does not answer now: its adapters are being read"),
+        ("later", GroupNotReady, "group h does not answer now: it is starting"),
         ("h/later", GroupNotReady, "group h"),
         ("pirat", UnknownModel, "no model 'pirat' is served here; did you mean pirate or g/pirate"),
         ("Pirate", UnknownModel, "did you mean pirate"),

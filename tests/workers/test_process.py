@@ -6,9 +6,11 @@ import asyncio
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -23,6 +25,8 @@ from stackserve.workers.process import (
     worker_environment,
 )
 from tests.running import PATIENCE, eventually, living
+
+SCRATCH = Path(tempfile.gettempdir())
 
 
 def tail() -> LogTail:
@@ -44,7 +48,7 @@ async def script(
         "def event(text): os.write(spec['events_fd'], text.encode() + b'\\n')\n"
     )
     command = (sys.executable, "-c", prelude + code)
-    environment = worker_environment(os.environ)
+    environment = worker_environment(os.environ, SCRATCH)
     async with start_worker(spec, kept or tail(), environment, command, stop_grace) as worker:
         yield worker
 
@@ -73,18 +77,18 @@ PHASE = """event('{"type": "Phase", "name": "%s"}')\n"""
     ],
 )
 def test_secrets_and_dangerous_switches_are_not_inherited(name: str) -> None:
-    assert name not in worker_environment({name: "x"})
+    assert name not in worker_environment({name: "x"}, SCRATCH)
 
 
 @pytest.mark.parametrize(
     "name", ["PATH", "HOME", "CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "VLLM_LOGGING_LEVEL"]
 )
 def test_what_an_engine_needs_is_inherited(name: str) -> None:
-    assert worker_environment({name: "x"})[name] == "x"
+    assert worker_environment({name: "x"}, SCRATCH)[name] == "x"
 
 
 def test_an_engine_is_offline_whatever_the_parent_says() -> None:
-    assert worker_environment({"HF_HUB_OFFLINE": "0"})["HF_HUB_OFFLINE"] == "1"
+    assert worker_environment({"HF_HUB_OFFLINE": "0"}, SCRATCH)["HF_HUB_OFFLINE"] == "1"
 
 
 @pytest.mark.parametrize(
