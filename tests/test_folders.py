@@ -14,8 +14,8 @@ from stackserve.folders import cache_root, log_root
     [
         ({"STACKSERVE_CACHE": "/data/models", "XDG_CACHE_HOME": "/data/cache"}, "/data/models"),
         ({"XDG_CACHE_HOME": "/data/cache"}, "/data/cache/stackserve"),
-        ({"XDG_CACHE_HOME": "~/cache"}, "/home/somebody/cache/stackserve"),
-        ({}, "/home/somebody/.cache/stackserve"),
+        ({"XDG_CACHE_HOME": "~/cache"}, "/home/me/cache/stackserve"),
+        ({}, "/home/me/.cache/stackserve"),
     ],
 )
 def test_the_cache_follows_the_environment(
@@ -23,7 +23,7 @@ def test_the_cache_follows_the_environment(
 ) -> None:
     for name in ("STACKSERVE_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in {"HOME": "/home/somebody", **environment}.items():
+    for name, value in {"HOME": "/home/me", **environment}.items():
         monkeypatch.setenv(name, value)
     assert cache_root() == Path(cache)
 

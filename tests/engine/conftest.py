@@ -11,7 +11,7 @@ import pytest
 from stackserve.demo.base import ensure_demo_base
 from stackserve.demo.behaviours import BEHAVIOURS
 from tests.engine.bad_adapters import BAD, make_bad_adapters
-from tests.engine.server import Server, running_server
+from tests.engine.server import Server, running_server, shared_memory
 
 KEYS = ("base", *(each.key for each in BEHAVIOURS))
 
@@ -27,6 +27,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def demo_base() -> Path:
     """The demo's base, made now if this machine has none yet."""
     return ensure_demo_base()
+
+
+@pytest.fixture(scope="module")
+def before() -> set[str]:
+    """The shared memory of other programs, as a file of tests begins."""
+    return shared_memory()
 
 
 @pytest.fixture(scope="session")

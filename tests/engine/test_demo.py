@@ -26,12 +26,6 @@ pytestmark = pytest.mark.usefixtures("demo_base")
 
 
 @pytest.fixture(scope="module")
-def before() -> set[str]:
-    """The shared memory of other programs."""
-    return shared_memory()
-
-
-@pytest.fixture(scope="module")
 def demo(before: set[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("demo") / "run"
     with running_server(folder, "demo", "--port", "0") as server:

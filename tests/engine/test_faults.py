@@ -27,12 +27,6 @@ pytestmark = pytest.mark.usefixtures("demo_base")
 
 
 @pytest.fixture(scope="module")
-def before() -> set[str]:
-    """The shared memory of other programs."""
-    return shared_memory()
-
-
-@pytest.fixture(scope="module")
 def fragile(before: set[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server that the tests of this file kill, in their order."""
     folder = tmp_path_factory.mktemp("fragile")
