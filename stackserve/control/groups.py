@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from stackserve.adapters import AdapterLimits, BaseArchitecture, ValidatedAdapter
@@ -48,9 +49,12 @@ class StackedGroup:
     def base_model_id(self) -> str:
         return self.settings.model_id_of(self.settings.base)
 
-    @property
+    @cached_property
     def version(self) -> str:
-        """A name for exactly this content: equal base, members, keys and engine, equal version."""
+        """A name for exactly this content: equal base, members, keys and engine, equal version.
+
+        Kept once made: every target carries it, and making it costs a walk over all members.
+        """
         content = {
             "name": self.name,
             "base": [self.base.fingerprint, self.settings.base.key, self.base_model_id],

@@ -59,7 +59,7 @@ async def _load_adapters(spec: WorkerSpec, app: Any, engine: Any, events: Events
         request = compat.register_adapter(app, adapter.worker_model, number, adapter.folder)
         if number > spec.preload:
             continue
-        events.send(Phase("loading adapters", number - 1, min(spec.preload, len(spec.adapters))))
+        events.send(Phase("loading adapters", number - 1, spec.preload))
         try:
             await engine.add_lora(request)
         except Exception as error:  # noqa: BLE001  # vLLM raises whatever its loader raised
