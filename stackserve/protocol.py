@@ -23,12 +23,8 @@ class AdapterSpec(msgspec.Struct, frozen=True):
 class WorkerSpec(msgspec.Struct, frozen=True):
     """All that an engine worker needs to start. `options` are vLLM's, by name."""
 
-    group: str
     socket: str
     events_fd: int
-    base_folder: str
-    base_key: str
-    base_worker_model: str
     adapters: tuple[AdapterSpec, ...]
     preload: int
     """How many adapters to load before being ready; the rest load at their first request."""

@@ -17,6 +17,7 @@ from stackserve.adapters.folder import READ_FLAGS, read_whole, reading
 from stackserve.adapters.safetensors_file import TensorInfo, read_header
 from stackserve.adapters.strict_json import parse_object, shown
 from stackserve.errors import ArtifactRejected
+from stackserve.files import file_sha256
 
 CONFIG = "config.json"
 SINGLE = "model.safetensors"
@@ -219,16 +220,11 @@ def _bad_config(field: str, value: object, wanted: str) -> ArtifactRejected:
     )
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def _fingerprint(path: Path, config: bytes, headers: Sequence[Header]) -> str:
     files = [
         [name, size, sorted([t.name, t.dtype, list(t.shape)] for t in tensors)]
         for name, size, tensors in headers
     ]
-    beside = [[name, _sha256(path / name)] for name in ANSWER_FILES if (path / name).is_file()]
+    beside = [[name, file_sha256(path / name)] for name in ANSWER_FILES if (path / name).is_file()]
     manifest = [hashlib.sha256(config).hexdigest(), files, beside]
     return hashlib.sha256(json.dumps(manifest).encode()).hexdigest()

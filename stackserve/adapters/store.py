@@ -36,6 +36,7 @@ from stackserve.adapters.folder import (
 from stackserve.adapters.strict_json import shown
 from stackserve.adapters.validate import AdapterLimits, ValidatedAdapter, validate_adapter
 from stackserve.errors import ArtifactRejected
+from stackserve.files import sync
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 IMPORTING, REMOVED = ".import-", ".removed-"
@@ -61,7 +62,7 @@ class AdapterStore:
                 _copy_files(opened, copy, limits.max_bytes)
                 adapter = validate_adapter(copy, base, limits)
                 os.chmod(copy, 0o555)
-                _sync(copy)
+                sync(copy)
                 self._publish(copy, adapter.digest)
         return replace(adapter, folder=self._folder(adapter.digest))
 
@@ -140,14 +141,14 @@ class AdapterStore:
                     return
                 self._retire(final)
             os.rename(copy, final)
-            _sync(self._root)
+            sync(self._root)
 
     def _retire(self, entry: Path) -> None:
         """Take the name away first, so that a crash never leaves half an adapter under it."""
         doomed = self._root / f"{REMOVED}{os.urandom(8).hex()}"
         os.rename(entry, doomed)
         _remove(doomed)
-        _sync(self._root)
+        sync(self._root)
 
 
 @contextmanager
@@ -209,14 +210,6 @@ def _is_intact(folder: Path, digest: str) -> bool:
         return False
     real = stat.S_ISDIR(os.lstat(folder).st_mode)
     return real and names == set(ADAPTER_FILES) and adapter_digest(files) == digest
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _size(entry: Path) -> int:

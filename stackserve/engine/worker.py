@@ -46,7 +46,7 @@ async def _serve(spec: WorkerSpec, events: Events) -> int:
         app = await compat.build_openai_app(engine, arguments, tasks)
         await _load_adapters(spec, app, engine, events)
         public = {adapter.worker_model: adapter.key for adapter in spec.adapters}
-        compat.answer_with_public_names(app, public | {spec.base_worker_model: spec.base_key})
+        compat.answer_with_public_names(app, public)
         ready = Ready(tasks, engine.model_config.max_model_len, compat.vllm_version())
         return await _answer(spec, app, engine, lambda: events.send(ready))
 

@@ -34,7 +34,7 @@ def tail() -> LogTail:
 
 
 def spec(fd: int) -> WorkerSpec:
-    return WorkerSpec("g", "/s", fd, "/b", "base", "base", (), 0, {"events_fd": fd})
+    return WorkerSpec("/s", fd, (), 0, {"events_fd": fd})
 
 
 @asynccontextmanager
