@@ -68,6 +68,49 @@ def compute_single_rows_as_pairs_on_cpu() -> bool:
     return True
 
 
+MIN_ROWS_OF_BRGEMM = 5
+"""From this many rows on vLLM's packed AMX kernel takes one path, whose sums do not depend on the rows."""
+
+
+def multiply_in_one_order_on_amx() -> bool:
+    """Make a bf16 linear layer on a CPU with AMX sum in one order, whatever the number of rows.
+
+    oneDNN splits the sum in parts there, differently for a few, for dozens and for thousands of rows.
+    vLLM's own packed kernel does not, from five rows on; fewer are filled up. False, and no change, on
+    other CPUs and devices.
+
+    Touches: `vllm.model_executor.layers.utils.check_cpu_sgl_kernel`, which chooses that kernel for small
+    layers only, and `vllm._custom_ops.weight_packed_linear_cpu`.
+    """
+    import torch
+    from vllm import _custom_ops
+    from vllm.model_executor.layers import utils
+    from vllm.platforms import current_platform
+
+    inside = _custom_ops.weight_packed_linear_cpu
+    if not current_platform.is_cpu() or not torch.cpu._is_amx_tile_supported():
+        return False
+    if getattr(inside, "fills_up", False):
+        return True
+    small = utils.check_cpu_sgl_kernel
+
+    def any_size(n: int, k: int, dtype: Any) -> bool:
+        return small(n, k, dtype) or (dtype == torch.bfloat16 and k % 32 == 0 and n % 16 == 0)
+
+    def weight_packed_linear_cpu(x: Any, weight: Any, n: int, bias: Any) -> Any:
+        rows = x.numel() // x.shape[-1]
+        if rows >= MIN_ROWS_OF_BRGEMM:
+            return inside(x, weight, n, bias)
+        filled = x.new_zeros(MIN_ROWS_OF_BRGEMM, x.shape[-1])
+        filled[:rows] = x.reshape(rows, -1)
+        return inside(filled, weight, n, bias)[:rows].reshape(*x.shape[:-1], n)
+
+    weight_packed_linear_cpu.fills_up = True  # type: ignore[attr-defined]
+    _custom_ops.weight_packed_linear_cpu = weight_packed_linear_cpu
+    utils.check_cpu_sgl_kernel = any_size
+    return True
+
+
 def sum_attention_in_one_order_on_cpu() -> bool:
     """Let attention over a long context not be split in parts whose number depends on the batch.
 

@@ -22,5 +22,6 @@ def register() -> None:
     compat.warn_if_untried()
     if compat.use_punica_wrapper_on_cpu(PUNICA_WRAPPER):
         compat.compute_single_rows_as_pairs_on_cpu()
+        compat.multiply_in_one_order_on_amx()
         compat.sum_attention_in_one_order_on_cpu()
         logger.info("stackserve: answers on this CPU do not depend on the batch")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -27,14 +28,32 @@ class Segment:
 
 @dataclass(frozen=True, eq=False)
 class BatchPlan:
-    """One segment for each slot that the batch uses, in ascending order of slots."""
+    """The rows of a batch, sorted by slot. Segment i is `order[starts[i] : starts[i + 1]]`.
+
+    slots [rows] int64, the slot of each row or `NO_ADAPTER`; order int32, the rows that have an
+    adapter, ascending inside a segment; segment_slots [segments] int32, ascending; starts
+    [segments + 1] int32.
+    """
 
     slots: np.ndarray
-    segments: tuple[Segment, ...]
+    order: np.ndarray
+    segment_slots: np.ndarray
+    starts: np.ndarray
 
     @property
     def num_rows(self) -> int:
         return len(self.slots)
+
+    @property
+    def is_empty(self) -> bool:
+        """No row has an adapter."""
+        return len(self.order) == 0
+
+    @cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        """The segments as torch indexes rows."""
+        bounds = zip(self.segment_slots, self.starts[:-1], self.starts[1:], strict=True)
+        return tuple(_segment(int(slot), self.order[start:end]) for slot, start, end in bounds)
 
     def window(self, first: int, count: int) -> BatchPlan:
         """The plan of `count` neighbouring rows, the first of which is row `first` of this batch."""
@@ -48,18 +67,18 @@ def plan_rows(slots: Sequence[int] | np.ndarray) -> BatchPlan:
     """
     by_row = np.asarray(slots, dtype=np.int64)
     order = np.argsort(by_row, kind="stable")
+    order = order[np.searchsorted(by_row[order], 0) :]
     used, starts = np.unique(by_row[order], return_index=True)
-    bounds = np.append(starts, len(order))
-    segments = tuple(
-        _segment(int(slot), order[start:end])
-        for slot, start, end in zip(used, bounds[:-1], bounds[1:], strict=True)
-        if slot != NO_ADAPTER
+    return BatchPlan(
+        by_row,
+        order.astype(np.int32),
+        used.astype(np.int32),
+        np.append(starts, len(order)).astype(np.int32),
     )
-    return BatchPlan(by_row, segments)
 
 
 def _segment(slot: int, rows: np.ndarray) -> Segment:
     first, last, count = int(rows[0]), int(rows[-1]), len(rows)
     if last - first + 1 == count:
         return Segment(slot, slice(first, last + 1), count)
-    return Segment(slot, torch.from_numpy(rows.copy()), count)
+    return Segment(slot, torch.from_numpy(rows.astype(np.int64)), count)

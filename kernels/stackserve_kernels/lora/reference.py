@@ -1,4 +1,4 @@
-"""What the LoRA ops mean, row by row in float64. Nothing here is fast, and nothing may be faster."""
+"""What the LoRA op means, row by row. Nothing here is fast, and nothing may be faster."""
 
 from __future__ import annotations
 
@@ -6,29 +6,32 @@ from collections.abc import Sequence
 
 import torch
 
+from stackserve_kernels.lora.weights import LayerWeights
+
 
 def add_lora_reference(
     y: torch.Tensor,
     x: torch.Tensor,
-    lora_a: Sequence[torch.Tensor],
-    lora_b: Sequence[torch.Tensor],
-    scale: float,
+    out_features: Sequence[int],
+    adapters: Sequence[LayerWeights | None],
     slots: Sequence[int],
+    precision: torch.dtype = torch.float32,
 ) -> torch.Tensor:
-    """y[i, slice] + scale · B[slot_i] (A[slot_i] x[i]) for every row i, unchanged where slot_i < 0.
+    """y[i, slice] + scale · B (A x[i]) with the weights of slot_i, for every row i.
 
-    Shapes: y [rows, sum of out], x [rows, in], lora_a[s] [slots, rank, in], lora_b[s] [slots, out, rank].
-    Returns a new tensor of y's dtype; each row is rounded to it once.
+    y [rows, sum of out], x [rows, in]; `adapters[slot]`. A row with slot_i < 0, a slot without weights
+    and a slice without weights keep their bits. Returns a new tensor of y's dtype, rounded once.
     """
     result = y.clone()
     for row, slot in enumerate(slots):
-        if slot < 0:
+        weights = adapters[slot] if slot >= 0 else None
+        if weights is None:
             continue
-        offset = 0
-        for a, b in zip(lora_a, lora_b, strict=True):
-            out = b.shape[-2]
-            delta = b[slot].double() @ (a[slot].double() @ x[row].double())
-            target = result[row, offset : offset + out]
-            target.copy_(target.double() + scale * delta)
-            offset += out
+        first = 0
+        for out, each in zip(out_features, weights.slices, strict=True):
+            if each is not None:
+                delta = each.b.to(precision) @ (each.a.to(precision) @ x[row].to(precision))
+                target = result[row, first : first + out]
+                target.copy_(target.to(precision) + weights.scale * delta)
+            first += out
     return result
