@@ -41,72 +41,114 @@ def use_punica_wrapper_on_cpu(qualified_name: str) -> bool:
     return True
 
 
-def compute_single_rows_as_pairs_on_cpu() -> bool:
-    """Make a linear layer's answer for one row the same bits as for that row in a batch.
+def bind_adapters_to_layers() -> None:
+    """Let each LoRA module ask its punica wrapper for one of its own, and compute base and adapters in
+    one call; let that wrapper know which slot has new weights.
 
-    oneDNN has a kernel of its own for one row, which sums in another order; from two rows on a row's
-    bits do not depend on the others. False, and no change, on other devices.
-
-    Touches: `vllm._custom_ops.onednn_mm`, which unquantized linear layers call on x86 CPUs. vLLM takes
-    other kernels for small layers on CPUs with AMX and on Zen; those were not tried.
+    Touches: `BaseLayerWithLoRA.set_mapping`, `BaseLinearLayerWithLoRA._apply_sync`,
+    `LoRAModelManager.activate_adapter`, `.modules`, `.lora_index_to_id`.
     """
-    from vllm import _custom_ops
+    from vllm.lora.layers.base import BaseLayerWithLoRA
+    from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
+    from vllm.lora.model_manager import LoRAModelManager
+
+    from stackserve_kernels.lora import WeightMemory
+
+    inside_mapping = BaseLayerWithLoRA.set_mapping
+    inside_apply = BaseLinearLayerWithLoRA._apply_sync
+    inside_activate = LoRAModelManager.activate_adapter
+    if getattr(inside_activate, "loads_slots", False):
+        return
+
+    def set_mapping(module: Any, punica_wrapper: Any) -> None:
+        for_layer = getattr(punica_wrapper, "for_layer", None)
+        inside_mapping(module, for_layer(module) if for_layer else punica_wrapper)
+
+    def apply_sync(module: Any, x: Any, bias: Any = None) -> Any:
+        linear = getattr(module.punica_wrapper, "linear", None)
+        return linear(x, bias) if linear else inside_apply(module, x, bias)
+
+    def activate_adapter(manager: Any, lora_id: int) -> bool:
+        if not inside_activate(manager, lora_id):
+            return False
+        slot, memory = manager.lora_index_to_id.index(lora_id), WeightMemory()
+        for module in manager.modules.values():
+            load_slot = getattr(module.punica_wrapper, "load_slot", None)
+            if load_slot:
+                load_slot(slot, memory)
+        return True
+
+    activate_adapter.loads_slots = True  # type: ignore[attr-defined]
+    BaseLayerWithLoRA.set_mapping = set_mapping
+    BaseLinearLayerWithLoRA._apply_sync = apply_sync
+    LoRAModelManager.activate_adapter = activate_adapter
+
+
+def compile_with_adapters_on_cpu() -> bool:
+    """Let vLLM compile a model with LoRA as it compiles one without. False, and no change, elsewhere.
+
+    vLLM runs such models eagerly on CPUs, because its own LoRA operators cannot be traced there.
+
+    Touches: `CpuPlatform.check_and_update_config`, which reads `lora_config` for this decision alone.
+    """
     from vllm.platforms import current_platform
 
-    inside = _custom_ops.onednn_mm
-    if not current_platform.is_cpu() or getattr(inside, "takes_pairs", False):
+    platform_class = type(current_platform)
+    inside = platform_class.check_and_update_config
+    if not current_platform.is_cpu() or getattr(inside, "compiles", False):
         return False
 
-    def onednn_mm(handler: Any, x: Any, bias: Any) -> Any:
-        if x.numel() != handler.k:
-            return inside(handler, x, bias)
-        pair = inside(handler, x.reshape(1, handler.k).repeat(2, 1), bias)
-        return pair[:1].reshape(*x.shape[:-1], handler.n)
+    def check_and_update_config(cls: Any, vllm_config: Any) -> None:
+        lora_config, vllm_config.lora_config = vllm_config.lora_config, None
+        try:
+            inside(vllm_config)
+        finally:
+            vllm_config.lora_config = lora_config
 
-    onednn_mm.takes_pairs = True  # type: ignore[attr-defined]
-    _custom_ops.onednn_mm = onednn_mm
+    check_and_update_config.compiles = True  # type: ignore[attr-defined]
+    platform_class.check_and_update_config = classmethod(check_and_update_config)
     return True
 
 
-MIN_ROWS_OF_BRGEMM = 5
-"""From this many rows on vLLM's packed AMX kernel takes one path, whose sums do not depend on the rows."""
+ROWS_OF_ONE_ORDER = {"onednn": 2, "amx": 5}
+"""From so many rows on, a CPU's matrix product sums each row in one order."""
 
 
-def multiply_in_one_order_on_amx() -> bool:
-    """Make a bf16 linear layer on a CPU with AMX sum in one order, whatever the number of rows.
+def multiply_in_one_order_on_cpu() -> bool:
+    """Make a linear layer's answer for a row the same bits in every batch.
 
-    oneDNN splits the sum in parts there, differently for a few, for dozens and for thousands of rows.
-    vLLM's own packed kernel does not, from five rows on; fewer are filled up. False, and no change, on
-    other CPUs and devices.
+    oneDNN has a kernel of its own for one row, which sums in another order. With AMX it sums bf16 in
+    other orders for dozens and for hundreds of rows as well, so there all such layers go to vLLM's
+    packed kernel, which keeps one order from five rows on. Fewer rows are filled up with zeros. False,
+    and no change, on other devices. Zen CPUs take a kernel that was not tried.
 
-    Touches: `vllm.model_executor.layers.utils.check_cpu_sgl_kernel`, which chooses that kernel for small
-    layers only, and `vllm._custom_ops.weight_packed_linear_cpu`.
+    Touches: `vllm.model_executor.layers.utils.check_cpu_sgl_kernel`, which chooses the packed kernel
+    for small layers only, and `.dispatch_cpu_unquantized_gemm`, which sets a layer's `cpu_linear`.
     """
     import torch
-    from vllm import _custom_ops
     from vllm.model_executor.layers import utils
     from vllm.platforms import current_platform
 
-    inside = _custom_ops.weight_packed_linear_cpu
-    if not current_platform.is_cpu() or not torch.cpu._is_amx_tile_supported():
+    from stackserve.engine.filled_rows import FilledRows
+
+    inside, small = utils.dispatch_cpu_unquantized_gemm, utils.check_cpu_sgl_kernel
+    if not current_platform.is_cpu() or getattr(inside, "fills_up", False):
         return False
-    if getattr(inside, "fills_up", False):
-        return True
-    small = utils.check_cpu_sgl_kernel
+    amx = torch.cpu._is_amx_tile_supported()
+    rows = ROWS_OF_ONE_ORDER["amx" if amx else "onednn"]
+
+    def dispatch(layer: Any, remove_weight: bool) -> None:
+        out_features = layer.weight.shape[0]
+        inside(layer, remove_weight)
+        if "cpu_linear" in layer.__dict__:
+            layer.cpu_linear = FilledRows(layer, out_features, rows)
 
     def any_size(n: int, k: int, dtype: Any) -> bool:
-        return small(n, k, dtype) or (dtype == torch.bfloat16 and k % 32 == 0 and n % 16 == 0)
+        bf16 = amx and dtype == torch.bfloat16 and k % 32 == 0 and n % 16 == 0
+        return bf16 or small(n, k, dtype)
 
-    def weight_packed_linear_cpu(x: Any, weight: Any, n: int, bias: Any) -> Any:
-        rows = x.numel() // x.shape[-1]
-        if rows >= MIN_ROWS_OF_BRGEMM:
-            return inside(x, weight, n, bias)
-        filled = x.new_zeros(MIN_ROWS_OF_BRGEMM, x.shape[-1])
-        filled[:rows] = x.reshape(rows, -1)
-        return inside(filled, weight, n, bias)[:rows].reshape(*x.shape[:-1], n)
-
-    weight_packed_linear_cpu.fills_up = True  # type: ignore[attr-defined]
-    _custom_ops.weight_packed_linear_cpu = weight_packed_linear_cpu
+    dispatch.fills_up = True  # type: ignore[attr-defined]
+    utils.dispatch_cpu_unquantized_gemm = dispatch
     utils.check_cpu_sgl_kernel = any_size
     return True
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from vllm.lora.punica_wrapper.punica_base import PunicaWrapperBase
 
+from stackserve.engine.lora_layer import bind_layer
 from stackserve_kernels import lora
 
 
 class GroupedPunicaWrapper(PunicaWrapperBase):  # type: ignore[misc]  # vllm is untyped here
-    """Applies adapters by segment: a row gets its own adapter's delta, or is not touched.
+    """The adapters of a batch: a row gets its own adapter's delta, or is not touched.
 
-    vLLM calls `update_metadata` once a step, then the ops once a layer. Token rows and sampled rows
-    have a plan each: linear layers and embeddings see the first, logits the second.
+    vLLM calls `update_metadata` when a step's rows change, then the ops once a layer. Token rows and
+    sampled rows have a plan each: linear layers and embeddings see the first, logits the second.
+    Layers with kernels of their own ask for theirs with `for_layer`; the ops here serve the others,
+    whose weights lie stacked as vLLM keeps them.
     """
 
     def __init__(
@@ -25,8 +30,12 @@ class GroupedPunicaWrapper(PunicaWrapperBase):  # type: ignore[misc]  # vllm is 
         **kwargs: Any,
     ) -> None:
         super().__init__(max_num_batched_tokens, max_batches, device)
-        self._tokens = lora.plan_rows(())
-        self._samples = lora.plan_rows(())
+        self.tokens = lora.plan_rows(())
+        self.samples = lora.plan_rows(())
+
+    def for_layer(self, module: Any) -> Any:
+        """What `module` may call in place of this wrapper: its own weights, already bound."""
+        return bind_layer(self, module) or self
 
     def update_metadata(
         self,
@@ -36,12 +45,31 @@ class GroupedPunicaWrapper(PunicaWrapperBase):  # type: ignore[misc]  # vllm is 
         vocab_size: int,
         **kwargs: Any,
     ) -> None:
-        """Plan the step. The index tensors of the base class stay filled: embedding layers read them."""
-        self._update_base_metadata(mapping, lora_index_to_id, max_loras, vocab_size)
-        slot_of = {id_: slot for slot, id_ in enumerate(lora_index_to_id) if id_ is not None}
-        slot_of[0] = lora.NO_ADAPTER
-        self._tokens = lora.plan_rows([slot_of[id_] for id_ in mapping.index_mapping])
-        self._samples = lora.plan_rows([slot_of[id_] for id_ in mapping.prompt_mapping])
+        """Plan the step, and fill the index tensors of the base class, which embedding layers read."""
+        tokens = slots_of(mapping.index_mapping, lora_index_to_id)
+        samples = slots_of(mapping.prompt_mapping, lora_index_to_id)
+        self.tokens = lora.plan_rows(tokens)
+        self.samples = lora.plan_rows(samples)
+        padded = np.where(samples < 0, max_loras - 1, samples) * len(samples)
+        filled = (
+            (self._token_lora_indices, tokens),
+            (self._sampler_indices, samples),
+            (self._sampler_indices_padded, np.arange(len(samples)) + padded),
+            (self._embeddings_indices, np.maximum(tokens, 0) * vocab_size),
+        )
+        for index, (tensor, values) in enumerate(filled):
+            tensor[: len(values)] = torch.from_numpy(values)
+            self.indices_len[index] = len(values)
+
+    def plan_of_logits(self, x: torch.Tensor) -> lora.BatchPlan:
+        """Sampled rows are a gathered copy; prompt log-probabilities ask for a view of the token rows.
+
+        vLLM does not say which it is. A view's offset in its storage is its first token row.
+        """
+        gathered = x.untyped_storage().nbytes() == x.nbytes
+        if gathered and x.shape[0] == self.samples.num_rows:
+            return self.samples
+        return self.tokens.window(x.storage_offset() // x.stride(0), x.shape[0])
 
     def add_lora_linear(
         self,
@@ -55,14 +83,8 @@ class GroupedPunicaWrapper(PunicaWrapperBase):  # type: ignore[misc]  # vllm is 
         buffer: tuple[torch.Tensor, ...] | None = None,
         **kwargs: Any,
     ) -> None:
-        lora.add_lora(
-            _rows(y),
-            _rows(x),
-            _matrices(lora_a_stacked),
-            _matrices(lora_b_stacked),
-            scale,
-            self._tokens,
-        )
+        a, b = _matrices(lora_a_stacked), _matrices(lora_b_stacked)
+        lora.add_stacked(_rows(y), _rows(x), a, b, scale, self.tokens)
 
     def add_shrink(
         self,
@@ -72,7 +94,7 @@ class GroupedPunicaWrapper(PunicaWrapperBase):  # type: ignore[misc]  # vllm is 
         scale: float,
         **kwargs: Any,
     ) -> None:
-        lora.add_shrink(tuple(y), _rows(x), _matrices(lora_a_stacked), scale, self._tokens)
+        lora.add_shrink(tuple(y), _rows(x), _matrices(lora_a_stacked), scale, self.tokens)
 
     def add_expand(
         self,
@@ -84,7 +106,7 @@ class GroupedPunicaWrapper(PunicaWrapperBase):  # type: ignore[misc]  # vllm is 
         add_inputs: bool = True,
         **kwargs: Any,
     ) -> None:
-        lora.add_expand(_rows(y), tuple(x), _matrices(lora_b_stacked), offset_start, self._tokens)
+        lora.add_expand(_rows(y), tuple(x), _matrices(lora_b_stacked), offset_start, self.tokens)
 
     def add_lora_embedding(
         self,
@@ -94,7 +116,7 @@ class GroupedPunicaWrapper(PunicaWrapperBase):  # type: ignore[misc]  # vllm is 
         add_inputs: bool = True,
         **kwargs: Any,
     ) -> None:
-        lora.add_expand(_rows(y), (_rows(x),), _matrices((lora_b_stacked,)), 0, self._tokens)
+        lora.add_expand(_rows(y), (_rows(x),), _matrices((lora_b_stacked,)), 0, self.tokens)
 
     def add_lora_logits(
         self,
@@ -107,14 +129,8 @@ class GroupedPunicaWrapper(PunicaWrapperBase):  # type: ignore[misc]  # vllm is 
         buffer: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> None:
-        lora.add_lora(
-            _rows(y),
-            _rows(x),
-            _matrices((lora_a_stacked,)),
-            _matrices((lora_b_stacked,)),
-            scale,
-            self._plan_of_logits(_rows(x)),
-        )
+        a, b = _matrices((lora_a_stacked,)), _matrices((lora_b_stacked,))
+        lora.add_stacked(_rows(y), _rows(x), a, b, scale, self.plan_of_logits(_rows(x)))
 
     def apply_lora_full_linear(
         self,
@@ -126,17 +142,19 @@ class GroupedPunicaWrapper(PunicaWrapperBase):  # type: ignore[misc]  # vllm is 
     ) -> None:
         (weight,) = _matrices((weight_stacked,))
         bias = bias_stacked.view(weight.shape[0], -1)
-        lora.replace_rows(y, x, weight, bias, module_enabled, self._samples)
+        lora.replace_rows(y, x, weight, bias, module_enabled, self.samples)
 
-    def _plan_of_logits(self, x: torch.Tensor) -> lora.BatchPlan:
-        """Sampled rows are a gathered copy; prompt log-probabilities ask for a view of the token rows.
 
-        vLLM does not say which it is. A view's offset in its storage is its first token row.
-        """
-        gathered = x.untyped_storage().nbytes() == x.nbytes
-        if gathered and x.shape[0] == self._samples.num_rows:
-            return self._samples
-        return self._tokens.window(x.storage_offset() // x.stride(0), x.shape[0])
+def slots_of(ids: Sequence[int], lora_index_to_id: Sequence[int | None]) -> np.ndarray:
+    """The slot of each adapter id, `NO_ADAPTER` for id 0. KeyError for an id that has no slot."""
+    wanted = np.asarray(ids, dtype=np.int64)
+    loaded = {0: lora.NO_ADAPTER} | {id_: slot for slot, id_ in enumerate(lora_index_to_id) if id_}
+    known = np.array(sorted(loaded), dtype=np.int64)
+    at = np.searchsorted(known, wanted).clip(max=len(known) - 1)
+    if not np.array_equal(known[at], wanted):
+        raise KeyError(f"adapters {set(wanted.tolist()) - loaded.keys()} have no slot")
+    slots = np.array([loaded[id_] for id_ in known.tolist()], dtype=np.int64)
+    return np.take(slots, at)
 
 
 def _rows(tensor: torch.Tensor) -> torch.Tensor:

@@ -21,7 +21,8 @@ def register() -> None:
     """
     compat.warn_if_untried()
     if compat.use_punica_wrapper_on_cpu(PUNICA_WRAPPER):
-        compat.compute_single_rows_as_pairs_on_cpu()
-        compat.multiply_in_one_order_on_amx()
+        compat.bind_adapters_to_layers()
+        compat.compile_with_adapters_on_cpu()
+        compat.multiply_in_one_order_on_cpu()
         compat.sum_attention_in_one_order_on_cpu()
         logger.info("stackserve: answers on this CPU do not depend on the batch")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import torch
 from hypothesis import given
@@ -27,6 +29,29 @@ def test_each_row_is_in_the_segment_of_its_slot_in_order(slots: list[int]) -> No
     plan = plan_rows(slots)
     assert rows_of(plan) == wanted
     assert [segment.count for segment in plan.segments] == [len(wanted[k]) for k in sorted(wanted)]
+
+
+@given(batches)
+def test_the_order_holds_each_row_with_an_adapter_once_and_segments_cover_it(
+    slots: list[int],
+) -> None:
+    plan = plan_rows(slots)
+    assert sorted(plan.order.tolist()) == [row for row, slot in enumerate(slots) if slot >= 0]
+    assert plan.starts[0] == 0
+    assert plan.starts[-1] == len(plan.order)
+    assert (np.diff(plan.starts) > 0).all()
+    assert (np.diff(plan.segment_slots) > 0).all()
+    assert plan.is_empty == (max(slots, default=-1) < 0)
+    for slot, first, last in zip(plan.segment_slots, plan.starts, plan.starts[1:], strict=False):
+        assert {slots[row] for row in plan.order[first:last]} == {slot}
+
+
+@given(batches)
+def test_c_code_finds_the_arrays_of_a_plan_at_its_address(slots: list[int]) -> None:
+    plan = plan_rows(slots)
+    fields = (ctypes.c_uint64 * 4).from_address(plan.address)
+    arrays = (plan.segment_slots, plan.starts, plan.order)
+    assert list(fields) == [len(plan.segment_slots), *(array.ctypes.data for array in arrays)]
 
 
 @given(batches)

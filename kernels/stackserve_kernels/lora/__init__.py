@@ -1,18 +1,38 @@
 """LoRA for batches that mix adapters: every row gets the delta of its own adapter, or none.
 
-`reference` is the meaning, `plan` sorts a batch's rows once a step, `grouped` does the work in torch.
+`reference` is the meaning, `plan` sorts a batch's rows once a step, `weights` is the port of a layer.
+`cpu` is the compiled op for CPUs, `grouped` the same in torch, `triton` the one for CUDA.
 """
 
-from stackserve_kernels.lora.grouped import add_expand, add_lora, add_shrink, replace_rows
+from stackserve_kernels.lora.cpu import CpuLayer, make_layer
+from stackserve_kernels.lora.grouped import (
+    GroupedLayer,
+    add_expand,
+    add_shrink,
+    add_stacked,
+    replace_rows,
+)
+from stackserve_kernels.lora.library import InstructionSet, cpu_library
+from stackserve_kernels.lora.memory import WeightMemory
 from stackserve_kernels.lora.plan import NO_ADAPTER, BatchPlan, Segment, plan_rows
+from stackserve_kernels.lora.weights import LayerWeights, LoraLayer, SliceWeights
 
 __all__ = [
     "NO_ADAPTER",
     "BatchPlan",
+    "CpuLayer",
+    "GroupedLayer",
+    "InstructionSet",
+    "LayerWeights",
+    "LoraLayer",
     "Segment",
+    "SliceWeights",
+    "WeightMemory",
     "add_expand",
-    "add_lora",
     "add_shrink",
+    "add_stacked",
+    "cpu_library",
+    "make_layer",
     "plan_rows",
     "replace_rows",
 ]

@@ -55,6 +55,16 @@ class BatchPlan:
         bounds = zip(self.segment_slots, self.starts[:-1], self.starts[1:], strict=True)
         return tuple(_segment(int(slot), self.order[start:end]) for slot, start, end in bounds)
 
+    @cached_property
+    def address(self) -> int:
+        """Where this plan lies for C code: `Plan` of csrc/lora.h."""
+        return self._fields.ctypes.data
+
+    @cached_property
+    def _fields(self) -> np.ndarray:
+        arrays = (self.segment_slots, self.starts, self.order)
+        return np.array([len(self.segment_slots), *(a.ctypes.data for a in arrays)], np.uint64)
+
     def window(self, first: int, count: int) -> BatchPlan:
         """The plan of `count` neighbouring rows, the first of which is row `first` of this batch."""
         return plan_rows(self.slots[first : first + count])

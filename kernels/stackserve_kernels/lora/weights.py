@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 
+from stackserve_kernels.lora.memory import WeightMemory
 from stackserve_kernels.lora.plan import BatchPlan
 
 
@@ -27,7 +28,7 @@ class SliceWeights:
 
     @property
     def rank(self) -> int:
-        return self.a.shape[0]
+        return int(self.a.shape[0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +46,14 @@ class LoraLayer(Protocol):
     q/k/v projection, two for gate/up.
     """
 
-    def load(self, slot: int, weights: LayerWeights) -> None:
-        """Let rows of `slot` get these weights from the next `add` on. Copies what it needs."""
+    @property
+    def is_empty(self) -> bool:
+        """No slot has weights."""
+
+    def load(self, slot: int, weights: LayerWeights, memory: WeightMemory | None = None) -> None:
+        """Let rows of `slot` get these weights from the next `add` on. Copies what it needs, into
+        `memory` where that is the host's: give all layers of an adapter the same.
+        """
 
     def unload(self, slot: int) -> None:
         """Free the weights of `slot`; its rows then get nothing."""

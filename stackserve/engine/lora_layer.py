@@ -1,0 +1,181 @@
+"""One layer's adapters inside vLLM: loaded slot by slot, computed together with the base layer.
+
+A bound layer takes the place of the punica wrapper in one of vLLM's LoRA modules. A compiled graph
+sees it as the opaque operators of `operators`, which find it by its number.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from vllm.lora.layers.base_linear import BaseLinearLayerWithLoRA
+from vllm.lora.layers.classifier import ClassificationHeadWithLoRA
+from vllm.lora.layers.logits_processor import LogitsProcessorWithLoRA
+from vllm.lora.layers.vocab_parallel_embedding import VocabParallelEmbeddingWithLoRA
+
+from stackserve.engine import operators
+from stackserve_kernels import lora
+
+
+class BoundLayer:
+    """The adapters of one LoRA module. What it does not do itself, the punica wrapper does."""
+
+    def __init__(self, wrapper: Any, module: Any) -> None:
+        self.wrapper = wrapper
+        self.module = module
+        self.number = operators.register(self)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.wrapper, name)
+
+    def load_slot(self, slot: int, memory: lora.WeightMemory) -> None:
+        """Take over what vLLM has just written into the stacked weights of `slot`.
+
+        `memory` is the same for all layers of an adapter.
+        """
+        raise NotImplementedError
+
+    def add(self, y: torch.Tensor, x: torch.Tensor) -> None:
+        """Add every row's adapter to y, in place."""
+        raise NotImplementedError
+
+
+class BoundLinear(BoundLayer):
+    """A linear layer."""
+
+    def __init__(self, wrapper: Any, module: Any) -> None:
+        super().__init__(wrapper, module)
+        self.weights = SlotWeights(module.lora_a_stacked, module.lora_b_stacked, _row_type(module))
+        module.lora_a_stacked, module.lora_b_stacked = self.weights.a, self.weights.b
+        self.out_features = self.weights.out_features
+
+    def load_slot(self, slot: int, memory: lora.WeightMemory) -> None:
+        self.weights.load_slot(slot, memory)
+
+    def linear(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """The base layer and every row's adapter: [..., in] → [..., sum of out]."""
+        if torch.compiler.is_compiling():
+            return operators.linear(x, bias, self.number)
+        return self.compute(x, bias)
+
+    def compute(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """`linear`, now."""
+        y: torch.Tensor = self.module._get_quant_method().apply(self.module.base_layer, x, bias)
+        self.add(y, x)
+        return y
+
+    def add_lora_linear(self, y: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+        """For base layers that compute more than a product: adds to what they gave."""
+        operators.add_lora(y, x, self.number) if torch.compiler.is_compiling() else self.add(y, x)
+
+    def add(self, y: torch.Tensor, x: torch.Tensor) -> None:
+        self.weights.adapters.add(_rows(y), _rows(x), self.wrapper.tokens)
+
+
+class BoundLogits(BoundLayer):
+    """The LM head: rows are those that are sampled, or a view of a prompt's."""
+
+    def __init__(self, wrapper: Any, module: Any) -> None:
+        super().__init__(wrapper, module)
+        a, b = module.lora_a_stacked, module.lora_b_stacked
+        self.weights = SlotWeights((a,), (b,), module.base_layer.head_dtype or a.dtype)
+        (module.lora_a_stacked,), (module.lora_b_stacked,) = self.weights.a, self.weights.b
+
+    def load_slot(self, slot: int, memory: lora.WeightMemory) -> None:
+        self.weights.load_slot(slot, memory)
+
+    def add_lora_logits(self, y: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> None:
+        self.add(y, x)
+
+    def add(self, y: torch.Tensor, x: torch.Tensor) -> None:
+        if not self.weights.adapters.is_empty:
+            self.weights.adapters.add(_rows(y), _rows(x), self.wrapper.plan_of_logits(_rows(x)))
+
+
+class BoundEmbedding(BoundLayer):
+    """The input embedding. Looking A up is vLLM's; without such weights nothing is computed."""
+
+    def __init__(self, wrapper: Any, module: Any) -> None:
+        super().__init__(wrapper, module)
+        self._embeddings_indices = wrapper._embeddings_indices  # read while a graph is traced
+        self._loaded: set[int] = set()
+
+    def load_slot(self, slot: int, memory: lora.WeightMemory) -> None:
+        used = bool(self.module.lora_b_stacked[slot].any())
+        (self._loaded.add if used else self._loaded.discard)(slot)
+
+    def add_lora_embedding(
+        self, y: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> None:
+        operators.add_lora(y, x, self.number) if torch.compiler.is_compiling() else self.add(y, x)
+
+    def add(self, y: torch.Tensor, x: torch.Tensor) -> None:
+        if self._loaded:
+            self.wrapper.add_lora_embedding(y, x, self.module.lora_b_stacked)
+
+
+class SlotWeights:
+    """A layer's stacked weights as vLLM writes them, and the packed ones that are computed with.
+
+    vLLM writes one adapter at a time, so `a` and `b` are single slots that look like all: what is in
+    them is packed at once, each adapter at its own rank.
+    """
+
+    def __init__(
+        self, a: tuple[torch.Tensor, ...], b: tuple[torch.Tensor, ...], row_type: torch.dtype
+    ) -> None:
+        in_features, outs = a[0].shape[-1], tuple(each.shape[-2] for each in b)
+        self.out_features = sum(outs)
+        same = a[0].dtype == row_type
+        self.adapters: lora.LoraLayer = (
+            lora.make_layer(in_features, outs, len(a[0]), row_type)
+            if same
+            else lora.GroupedLayer(in_features, outs, len(a[0]))
+        )
+        self.a = tuple(_one_slot(each) for each in a)
+        self.b = tuple(_one_slot(each) for each in b)
+
+    def load_slot(self, slot: int, memory: lora.WeightMemory) -> None:
+        stacked = zip(self.a, self.b, strict=True)
+        slices = tuple(_own_rank(a[slot, 0], b[slot, 0]) for a, b in stacked)
+        if any(slices):
+            self.adapters.load(slot, lora.LayerWeights(slices), memory)
+        else:
+            self.adapters.unload(slot)
+
+
+def bind_layer(wrapper: Any, module: Any) -> BoundLayer | None:
+    """The bound layer for a module of vLLM's, None for kinds that the punica wrapper serves itself."""
+    if isinstance(module, VocabParallelEmbeddingWithLoRA):
+        return BoundEmbedding(wrapper, module)
+    if isinstance(module, LogitsProcessorWithLoRA):
+        return BoundLogits(wrapper, module)
+    if not isinstance(module, BaseLinearLayerWithLoRA):
+        return None
+    if isinstance(module, ClassificationHeadWithLoRA) or module.lora_config.fully_sharded_loras:
+        return None
+    return BoundLinear(wrapper, module)
+
+
+def _row_type(module: Any) -> torch.dtype:
+    dtype: torch.dtype = module.base_layer.params_dtype
+    return dtype
+
+
+def _one_slot(stacked: torch.Tensor) -> torch.Tensor:
+    """[slots, 1, m, n] whose slots are all the same memory."""
+    return stacked.new_zeros(1, *stacked.shape[1:]).expand(stacked.shape)
+
+
+def _own_rank(a: torch.Tensor, b: torch.Tensor) -> lora.SliceWeights | None:
+    """A slice without the zeros up to the largest rank; None when nothing else is in it."""
+    used = (a.any(dim=1) | b.any(dim=0)).nonzero()
+    if len(used) == 0:
+        return None
+    rank = int(used[-1]) + 1
+    return lora.SliceWeights(a[:rank], b[:, :rank])
+
+
+def _rows(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.view(-1, tensor.shape[-1])
