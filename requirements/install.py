@@ -22,7 +22,7 @@ STAMP = VENV / ".installed"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 CPUINFO = Path("/proc/cpuinfo")
 NEEDED_GB = 4
-DOWNLOADS = {"cpu.lock": "about 600 MB", "dev.lock": "about 40 MB"}
+DOWNLOADS = {"cpu.lock": "about 600 MB", "dev.lock": "about 260 MB"}
 WANTED_PYTHON = (3, 11)
 
 

@@ -1,0 +1,1 @@
+"""The LoRA op alone against its floor: `python -m benchmarks.lora_kernels`."""

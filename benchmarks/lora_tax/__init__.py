@@ -1,0 +1,1 @@
+"""What adapters cost a whole engine: `python -m benchmarks.lora_tax`."""
