@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / ".installed"
+SOURCES = ROOT / "kernels" / "stackserve_kernels" / "lora" / "csrc"
+KERNELS = SOURCES.with_name("_cpu.so")
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 CPUINFO = Path("/proc/cpuinfo")
 NEEDED_GB = 4
@@ -40,6 +42,8 @@ def main() -> None:
         say(f"installing requirements/{name} ({DOWNLOADS[name]} to download)")
         install_lock(ROOT / "requirements" / name)
     pip("install", "--no-deps", "--no-build-isolation", "--quiet", "--editable", str(ROOT))
+    if not KERNELS.exists():
+        say("there is no C++ compiler, so torch will compute adapters, slowly; apt install g++")
     STAMP.write_text("".join(f"{stamp(name)}\n" for name in {*installed(), *missing}))
     say("installed")
 
@@ -72,9 +76,11 @@ def installed() -> set[str]:
 
 
 def stamp(name: str) -> str:
-    """Changes with the lock, the package's own metadata, and the place of the clone."""
-    parts = ((ROOT / "requirements" / name).read_bytes(), (ROOT / "pyproject.toml").read_bytes())
-    return f"{name} {hashlib.sha256(b''.join((*parts, str(ROOT).encode()))).hexdigest()}"
+    """Changes with the lock, the package's own metadata, its C++ and the place of the clone."""
+    files = [ROOT / "requirements" / name, ROOT / "pyproject.toml", ROOT / "kernels/build_hook.py"]
+    files += sorted(SOURCES.glob("*"))
+    parts = (str(ROOT).encode(), *(file.read_bytes() for file in files))
+    return f"{name} {hashlib.sha256(b''.join(parts)).hexdigest()}"
 
 
 def check_machine() -> None:

@@ -67,17 +67,21 @@ def test_a_machine_that_lacks_something_is_told_in_one_line(
     assert "\n" not in line
 
 
-def test_an_environment_is_stale_when_its_lock_changes(
+def test_an_environment_is_stale_when_its_lock_or_the_kernels_source_changes(
     install: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("requirements/cpu.lock", "requirements/dev.lock", "pyproject.toml", "python"):
+    hook, source = "kernels/build_hook.py", "kernels/csrc/lora.cpp"
+    locks = ("requirements/cpu.lock", "requirements/dev.lock")
+    for name in (*locks, "pyproject.toml", hook, source, "python"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("one")
     monkeypatch.setattr(install, "ROOT", tmp_path)
+    monkeypatch.setattr(install, "SOURCES", tmp_path / "kernels/csrc")
     monkeypatch.setattr(install, "PYTHON", tmp_path / "python")
     monkeypatch.setattr(install, "STAMP", tmp_path / "stamp")
     assert install.installed() == set()
-    (tmp_path / "stamp").write_text(install.stamp("cpu.lock") + "\n")
-    assert install.installed() == {"cpu.lock"}
-    (tmp_path / "requirements/cpu.lock").write_text("two")
-    assert install.installed() == set()
+    for name in ("requirements/cpu.lock", source):
+        (tmp_path / "stamp").write_text(install.stamp("cpu.lock") + "\n")
+        assert install.installed() == {"cpu.lock"}
+        (tmp_path / name).write_text("two")
+        assert install.installed() == set()

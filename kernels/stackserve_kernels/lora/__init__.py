@@ -13,12 +13,14 @@ from stackserve_kernels.lora.grouped import (
     replace_rows,
 )
 from stackserve_kernels.lora.library import InstructionSet, cpu_library
+from stackserve_kernels.lora.linear import AmxLinear
 from stackserve_kernels.lora.memory import WeightMemory
 from stackserve_kernels.lora.plan import NO_ADAPTER, BatchPlan, Segment, plan_rows
 from stackserve_kernels.lora.weights import LayerWeights, LoraLayer, SliceWeights
 
 __all__ = [
     "NO_ADAPTER",
+    "AmxLinear",
     "BatchPlan",
     "CpuLayer",
     "GroupedLayer",

@@ -50,7 +50,7 @@ class CpuLayer:
         self._table = np.zeros((slots, len(self.out_features)), dtype=SLICE)
         fields = (in_features, len(self.out_features), self._out.ctypes.data)
         self._layer = np.array([*fields, self._table.ctypes.data, kernels], dtype=np.uint64)
-        self._address = self._layer.ctypes.data
+        self.address = self._layer.ctypes.data
 
     @property
     def is_empty(self) -> bool:
@@ -84,7 +84,7 @@ class CpuLayer:
             raise TypeError(f"rows of {x.dtype} and {y.dtype} for a layer of {self.dtype}")
         size = y.element_size()
         self._add(
-            self._address,
+            self.address,
             y.data_ptr(),
             y.stride(0) * size,
             x.data_ptr(),

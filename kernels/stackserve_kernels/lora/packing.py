@@ -68,6 +68,13 @@ def pack_layer(
     return PackedLayer(data, tuple(packed))
 
 
+def pack_matrix(weight: torch.Tensor, memory: WeightMemory) -> torch.Tensor:
+    """Pack a base layer's weight [out, in] in bf16 as B: whole tiles of 16 outputs by 32 inputs."""
+    data = memory.take(weight.numel(), weight.dtype)
+    _pack_b(weight, data, GROUP[weight.dtype])
+    return data
+
+
 def num_groups(rank: int, p: int) -> int:
     """Groups of B: those of the rank, filled up to whole tiles where pairs need more than one."""
     groups = math.ceil(rank / p)
@@ -91,7 +98,7 @@ def _pack_a(a: torch.Tensor, target: torch.Tensor, p: int) -> None:
 
 def _pack_b(b: torch.Tensor, target: torch.Tensor, p: int) -> None:
     out, rank = b.shape
-    groups = num_groups(rank, p)
+    groups = len(target) // (math.ceil(out / LANES) * LANES * p)
     filled = b.new_zeros(math.ceil(out / LANES) * LANES, groups * p)
     filled[:out, :rank] = b
     blocks = filled.view(-1, LANES, groups, p)

@@ -6,24 +6,13 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "lora.h"
+#include "tiles.h"
 
 namespace stackserve {
 namespace {
 
-constexpr int64_t TILE_ROWS = 16, TILE_K = 32;
 constexpr int64_t AHEAD = 4096;  // bytes
 constexpr int64_t MOST_K_TILES = MOST_GROUPS / 16;
-
-struct alignas(64) TileConfig {
-  uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t column_bytes[16] = {};
-  uint8_t rows[16] = {};
-  void set(int tile, int64_t row_count, int64_t bytes) {
-    rows[tile] = uint8_t(row_count);
-    column_bytes[tile] = uint16_t(bytes);
-  }
-};
 
 // The rows at one distance, as a tile is loaded; rows that are not are copied together.
 struct Strided {
@@ -125,12 +114,38 @@ void split(const float* hidden, int64_t ld, int64_t rows, int64_t width, SplitHi
     }
 }
 
+// The sums of two blocks of outputs, which wait to be added to y while the next two are computed.
+struct Sums {
+  alignas(64) float values[2][BLOCK_ROWS][LANES];
+};
+
+__m512 widen(__m256i bf16) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bf16), 16));
+}
+
 void add_lanes(char* y, const float* sum, int64_t columns) {
   const __mmask16 mask = __mmask16(columns >= LANES ? 0xffff : (1u << columns) - 1);
   __m256i old = _mm256_maskz_loadu_epi16(mask, y);
-  __m512 value = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(old), 16));
-  __m256bh rounded = _mm512_cvtneps_pbh(_mm512_add_ps(value, _mm512_load_ps(sum)));
+  __m256bh rounded = _mm512_cvtneps_pbh(_mm512_add_ps(widen(old), _mm512_load_ps(sum)));
   _mm256_mask_storeu_epi16(y, mask, (__m256i)rounded);
+}
+
+void add_sums(const Rows<char>& y, const Sums& sums, int64_t column, int64_t last) {
+  for (int64_t i = 0; i < y.count; ++i) {
+    char* row = y.rows[i] + column * 2;
+    if (last - column >= 2 * LANES) {  // whole cache lines
+      const __m512i old = _mm512_loadu_si512(row);
+      const __m512 first = widen(_mm512_castsi512_si256(old));
+      const __m512 second = widen(_mm512_extracti64x4_epi64(old, 1));
+      const __m512bh rounded =
+          _mm512_cvtne2ps_pbh(_mm512_add_ps(second, _mm512_load_ps(sums.values[1][i])),
+                              _mm512_add_ps(first, _mm512_load_ps(sums.values[0][i])));
+      _mm512_storeu_si512(row, (__m512i)rounded);
+      continue;
+    }
+    add_lanes(row, sums.values[0][i], last - column);
+    if (last - column > LANES) add_lanes(row + LANES * 2, sums.values[1][i], last - column - LANES);
+  }
 }
 
 // Tiles: 0, 1 the sums of the first and second sixteen rows; 2 weights; 3, 4 and 5, 6 the high and
@@ -157,34 +172,31 @@ void expand(const Rows<char>& y, const float* hidden, int64_t ld, const void* b,
   split(hidden, ld, y.count, groups * 2, h);
   _tile_loadconfig(&config);
   load_hidden(h, 0, lower > 0);
-  alignas(64) float sum[2][BLOCK_ROWS][LANES];
+  Sums sums[2];
+  int next = 0;
   for (int64_t column = first; column < last; column += 2 * LANES) {
-    const int64_t blocks = last - column > LANES ? 2 : 1;
+    Sums& own = sums[next ^= 1];
     for (int64_t i = 0; i < y.count; ++i) _mm_prefetch(y.rows[i] + (column + 64) * 2, _MM_HINT_T0);
-    for (int64_t block = 0; block < blocks; ++block) {
+    for (int64_t block = 0; block < (last - column > LANES ? 2 : 1); ++block) {
       const char* weights = static_cast<const char*>(b) + (column / LANES + block) * groups * 64;
       prefetch_ahead(weights, groups * 64);
       _tile_zero(0);
-      _tile_zero(1);
+      if (lower) _tile_zero(1);
       for (int64_t t = 0; t < k_tiles; ++t) {
         if (k_tiles > 1) load_hidden(h, t, lower > 0);
         _tile_loadd(2, weights + t * 1024, 64);
         _tile_dpbf16ps(0, 3, 2);
+        if (lower) _tile_dpbf16ps(1, 5, 2);
         _tile_dpbf16ps(0, 4, 2);
-        if (lower) {
-          _tile_dpbf16ps(1, 5, 2);
-          _tile_dpbf16ps(1, 6, 2);
-        }
+        if (lower) _tile_dpbf16ps(1, 6, 2);
       }
-      _tile_stored(0, sum[block], 64);
-      if (lower) _tile_stored(1, sum[block][TILE_ROWS], 64);
+      _tile_stored(0, own.values[block], 64);
+      if (lower) _tile_stored(1, own.values[block][TILE_ROWS], 64);
     }
-    for (int64_t i = 0; i < y.count; ++i)
-      for (int64_t block = 0; block < blocks; ++block) {
-        const int64_t at = column + block * LANES;
-        add_lanes(y.rows[i] + at * 2, sum[block][i], last - at);
-      }
+    if (column > first) add_sums(y, sums[next ^ 1], column - 2 * LANES, last);
   }
+  const int64_t final = first + (last - first - 1) / (2 * LANES) * (2 * LANES);
+  add_sums(y, sums[next], final, last);
   _tile_release();
 }
 

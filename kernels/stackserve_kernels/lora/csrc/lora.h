@@ -3,6 +3,9 @@
 
 #include <cstdint>
 
+// For the functions that Python calls.
+#define EXPORTED extern "C" __attribute__((visibility("default")))
+
 namespace stackserve {
 
 constexpr int64_t LANES = 16;       // output features or ranks that one vector holds
@@ -60,6 +63,20 @@ struct Kernels {
   int64_t element_bytes;
   int64_t in_multiple;  // of this the input features must be
 };
+
+// A base layer: y = x Wᵀ + bias, in bf16, as AMX computes it.
+//   w: blocks of 16 outputs, each [in / 32 tiles][16 pairs][16][2]; in % 32 == 0, out % 16 == 0
+struct Linear {
+  int64_t in;
+  int64_t out;
+  const void* w;
+  const float* bias;  // [out], or null
+};
+
+// y[i][c] = x[i] w[c] + bias[c] for `rows` rows and outputs c of [first, last), multiples of 16.
+// Strides in bytes.
+void multiply_amx(const Linear& layer, const char* x, int64_t x_stride, char* y, int64_t y_stride,
+                  int64_t rows, int64_t first, int64_t last);
 
 // Each set of kernels sums one row in one order, however many rows it is called with.
 extern const Kernels AVX2_BF16, AVX2_FP32, AVX512_BF16, AVX512_FP32, AVX512_DOT_BF16, AMX_BF16;
