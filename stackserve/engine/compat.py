@@ -10,8 +10,12 @@ import logging
 import os
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractAsyncContextManager
-from typing import Any
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from stackserve.engine.lora_choice import Facts
+    from stackserve_kernels.lora.selfcheck import Shape
 
 TRIED = ("0.32.0",)
 
@@ -27,18 +31,116 @@ def warn_if_untried() -> None:
         logger.warning("stackserve was tried on vLLM %s, not %s", ", ".join(TRIED), release)
 
 
-def use_punica_wrapper_on_cpu(qualified_name: str) -> bool:
-    """Make vLLM apply LoRA through the named class on CPUs. False, and no change, on other devices.
+def use_punica_wrapper(device: Literal["cpu", "cuda"], qualified_name: str) -> bool:
+    """Make vLLM call what is named for the object that applies LoRA. False, and no change, elsewhere.
 
-    Touches: `vllm.platforms.current_platform.get_punica_wrapper`, a class method that returns a name.
+    `cuda` is NVIDIA alone: ROCm keeps vLLM's own. Touches:
+    `vllm.platforms.current_platform.get_punica_wrapper`, a class method that returns the name of
+    something to call.
     """
     from vllm.platforms import current_platform
 
-    if not current_platform.is_cpu():
+    here = current_platform.is_cpu() if device == "cpu" else current_platform.is_cuda()
+    if not here:
         return False
     platform_class = type(current_platform)
     platform_class.get_punica_wrapper = classmethod(lambda cls: qualified_name)
     return True
+
+
+def lora_facts() -> Facts:
+    """What decides whether our kernels may compute adapters on a GPU. Called while a model is loaded.
+
+    Touches: `get_current_vllm_config()` and what `in_the_way` and `_shapes_of` read of it,
+    `vllm.envs.VLLM_LORA_ENABLE_DUAL_STREAM`.
+    """
+    from vllm import envs
+    from vllm.config import get_current_vllm_config
+
+    from stackserve.engine.lora_choice import Facts
+
+    config = get_current_vllm_config()
+    model, lora, parallel = config.model_config, config.lora_config, config.parallel_config
+    in_the_way = {
+        "fully_sharded_loras": lora.fully_sharded_loras,
+        "dual_stream": envs.VLLM_LORA_ENABLE_DUAL_STREAM,
+        "specialize_active_lora": lora.specialize_active_lora,
+        "enable_tower_connector_lora": lora.enable_tower_connector_lora,
+        "experts": model.is_moe,
+        "latent_attention": model.use_mla,
+        "enable_sleep_mode": model.enable_sleep_mode,
+        "ubatching": parallel.use_ubatching,
+        "context_parallel": parallel.prefill_context_parallel_size > 1,
+        "kv_sharing_fast_prefill": config.cache_config.kv_sharing_fast_prefill,
+        "additional_config": not isinstance(config.additional_config, dict),
+    }
+    return Facts(
+        shapes=_shapes_of(model, parallel),
+        max_loras=lora.max_loras,
+        max_rank=lora.max_lora_rank,
+        dtype=model.dtype,
+        lora_dtype=lora.lora_dtype,
+        in_the_way=frozenset(name for name, there in in_the_way.items() if there),
+    )
+
+
+def _shapes_of(model: Any, parallel: Any) -> tuple[Shape, ...]:
+    """q/k/v, o, gate/up and down as one GPU has them; empty when the model's config does not tell."""
+    from stackserve_kernels.lora.selfcheck import Shape
+
+    inter = getattr(model.hf_text_config, "intermediate_size", None)
+    if not isinstance(inter, int):
+        return ()
+    hidden, inter = model.get_hidden_size(), inter // parallel.tensor_parallel_size
+    q = model.get_num_attention_heads(parallel) * model.get_head_size()
+    kv = model.get_num_kv_heads(parallel) * model.get_head_size()
+    sizes = ((hidden, (q, kv, kv)), (q, (hidden,)), (hidden, (inter, inter)), (inter, (hidden,)))
+    return tuple(Shape(*each) for each in sizes)
+
+
+@contextmanager
+def forgetting_stacked_weights() -> Iterator[Any]:
+    """Gives a function that makes vLLM's operators forget which weights they have seen.
+
+    They keep strides by address, for good; weights that are freed leave an entry that is wrong for
+    what comes to lie there. What they knew before is put back at the end.
+
+    Touches: `vllm.lora.ops.triton_ops.utils._LORA_A_PTR_DICT`, `._LORA_B_PTR_DICT`.
+    """
+    from vllm.lora.ops.triton_ops import utils
+
+    seen = utils._LORA_A_PTR_DICT, utils._LORA_B_PTR_DICT
+    before = [dict(each) for each in seen]
+
+    def forget() -> None:
+        for each in seen:
+            each.clear()
+
+    forget()
+    try:
+        yield forget
+    finally:
+        forget()
+        for each, old in zip(seen, before, strict=True):
+            each.update(old)
+
+
+def compile_apart(name: str, value: str) -> None:
+    """Keep graphs that vLLM compiles now, and finds again later, apart from those of other choices.
+
+    Touches: `VllmConfig.additional_config`, which is part of `VllmConfig.compute_hash`.
+    """
+    from vllm.config import get_current_vllm_config
+
+    get_current_vllm_config().additional_config[name] = value
+
+
+def say(message: str) -> None:
+    """A line in the log of plain vLLM too, which shows its own loggers and no others below a warning.
+
+    Touches: the logger `vllm`.
+    """
+    logging.getLogger("vllm.stackserve").info("stackserve: %s", message)
 
 
 def bind_adapters_to_layers() -> None:

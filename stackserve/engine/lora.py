@@ -62,14 +62,8 @@ class GroupedPunicaWrapper(PunicaWrapperBase):  # type: ignore[misc]  # vllm is 
             self.indices_len[index] = len(values)
 
     def plan_of_logits(self, x: torch.Tensor) -> lora.BatchPlan:
-        """Sampled rows are a gathered copy; prompt log-probabilities ask for a view of the token rows.
-
-        vLLM does not say which it is. A view's offset in its storage is its first token row.
-        """
-        gathered = x.untyped_storage().nbytes() == x.nbytes
-        if gathered and x.shape[0] == self.samples.num_rows:
-            return self.samples
-        return self.tokens.window(x.storage_offset() // x.stride(0), x.shape[0])
+        first = first_token_row(x, self.samples.num_rows)
+        return self.samples if first is None else self.tokens.window(first, x.shape[0])
 
     def add_lora_linear(
         self,
@@ -143,6 +137,18 @@ class GroupedPunicaWrapper(PunicaWrapperBase):  # type: ignore[misc]  # vllm is 
         (weight,) = _matrices((weight_stacked,))
         bias = bias_stacked.view(weight.shape[0], -1)
         lora.replace_rows(y, x, weight, bias, module_enabled, self.samples)
+
+
+def first_token_row(x: torch.Tensor, samples: int) -> int | None:
+    """Which token row an LM head's first row is; None when its rows are those that are sampled.
+
+    Sampled rows are a gathered copy; prompt log-probabilities ask for a view of the token rows. vLLM
+    does not say which it is. A view's offset in its storage is its first token row.
+    """
+    gathered = x.untyped_storage().nbytes() == x.nbytes
+    if gathered and x.shape[0] == samples:
+        return None
+    return int(x.storage_offset() // x.stride(0))
 
 
 def slots_of(ids: Sequence[int], lora_index_to_id: Sequence[int | None]) -> np.ndarray:

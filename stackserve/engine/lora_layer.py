@@ -6,6 +6,7 @@ sees it as the opaque operators of `operators`, which find it by its number.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ from vllm.lora.layers.vocab_parallel_embedding import VocabParallelEmbeddingWith
 
 from stackserve.engine import operators
 from stackserve_kernels import lora
+
+MakeLayer = Callable[[int, tuple[int, ...], int], lora.LoraLayer]
+"""Makes the layer that computes from its input features, its output features, and its slots."""
 
 
 class BoundLayer:
@@ -41,17 +45,22 @@ class BoundLayer:
         raise NotImplementedError
 
 
-class BoundLinear(BoundLayer):
+class SlottedLayer(BoundLayer):
+    """A module whose adapters are packed slot by slot into `weights`."""
+
+    weights: SlotWeights
+
+    def load_slot(self, slot: int, memory: lora.WeightMemory) -> None:
+        self.weights.load_slot(slot, memory)
+
+
+class BoundLinear(SlottedLayer):
     """A linear layer."""
 
     def __init__(self, wrapper: Any, module: Any) -> None:
         super().__init__(wrapper, module)
-        self.weights = SlotWeights(module.lora_a_stacked, module.lora_b_stacked, _row_type(module))
-        module.lora_a_stacked, module.lora_b_stacked = self.weights.a, self.weights.b
+        self.weights = slots_of_linear(module, _for_rows_of(linear_type(module), module))
         self.out_features = self.weights.out_features
-
-    def load_slot(self, slot: int, memory: lora.WeightMemory) -> None:
-        self.weights.load_slot(slot, memory)
 
     def linear(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """The base layer and every row's adapter: [..., in] → [..., sum of out]."""
@@ -70,27 +79,24 @@ class BoundLinear(BoundLayer):
         operators.add_lora(y, x, self.number) if torch.compiler.is_compiling() else self.add(y, x)
 
     def add(self, y: torch.Tensor, x: torch.Tensor) -> None:
-        self.weights.adapters.add(_rows(y), _rows(x), self.wrapper.tokens)
+        self.weights.adapters.add(rows_of(y), rows_of(x), self.wrapper.tokens)
 
 
-class BoundLogits(BoundLayer):
+class BoundLogits(SlottedLayer):
     """The LM head: rows are those that are sampled, or a view of a prompt's."""
 
     def __init__(self, wrapper: Any, module: Any) -> None:
         super().__init__(wrapper, module)
-        a, b = module.lora_a_stacked, module.lora_b_stacked
-        self.weights = SlotWeights((a,), (b,), module.base_layer.head_dtype or a.dtype)
-        (module.lora_a_stacked,), (module.lora_b_stacked,) = self.weights.a, self.weights.b
-
-    def load_slot(self, slot: int, memory: lora.WeightMemory) -> None:
-        self.weights.load_slot(slot, memory)
+        self.weights = slots_of_logits(module, _for_rows_of(logits_type(module), module))
 
     def add_lora_logits(self, y: torch.Tensor, x: torch.Tensor, *args: Any, **kwargs: Any) -> None:
         self.add(y, x)
 
     def add(self, y: torch.Tensor, x: torch.Tensor) -> None:
         if not self.weights.adapters.is_empty:
-            self.weights.adapters.add(_rows(y), _rows(x), self.wrapper.plan_of_logits(_rows(x)))
+            self.weights.adapters.add(
+                rows_of(y), rows_of(x), self.wrapper.plan_of_logits(rows_of(x))
+            )
 
 
 class BoundEmbedding(BoundLayer):
@@ -123,16 +129,11 @@ class SlotWeights:
     """
 
     def __init__(
-        self, a: tuple[torch.Tensor, ...], b: tuple[torch.Tensor, ...], row_type: torch.dtype
+        self, a: tuple[torch.Tensor, ...], b: tuple[torch.Tensor, ...], make: MakeLayer
     ) -> None:
         in_features, outs = a[0].shape[-1], tuple(each.shape[-2] for each in b)
         self.out_features = sum(outs)
-        same = a[0].dtype == row_type
-        self.adapters: lora.LoraLayer = (
-            lora.make_layer(in_features, outs, len(a[0]), row_type)
-            if same
-            else lora.GroupedLayer(in_features, outs, len(a[0]))
-        )
+        self.adapters = make(in_features, outs, len(a[0]))
         self.a = tuple(_one_slot(each) for each in a)
         self.b = tuple(_one_slot(each) for each in b)
 
@@ -151,16 +152,48 @@ def bind_layer(wrapper: Any, module: Any) -> BoundLayer | None:
         return BoundEmbedding(wrapper, module)
     if isinstance(module, LogitsProcessorWithLoRA):
         return BoundLogits(wrapper, module)
+    return BoundLinear(wrapper, module) if is_whole_linear(module) else None
+
+
+def is_whole_linear(module: Any) -> bool:
+    """A linear layer whose adapters lie whole on this device, and add to what it gives."""
     if not isinstance(module, BaseLinearLayerWithLoRA):
-        return None
-    if isinstance(module, ClassificationHeadWithLoRA) or module.lora_config.fully_sharded_loras:
-        return None
-    return BoundLinear(wrapper, module)
+        return False
+    sharded = bool(module.lora_config.fully_sharded_loras)
+    return not sharded and not isinstance(module, ClassificationHeadWithLoRA)
 
 
-def _row_type(module: Any) -> torch.dtype:
+def slots_of_linear(module: Any, make: MakeLayer) -> SlotWeights:
+    """Take the place of a linear module's stacked weights."""
+    weights = SlotWeights(module.lora_a_stacked, module.lora_b_stacked, make)
+    module.lora_a_stacked, module.lora_b_stacked = weights.a, weights.b
+    return weights
+
+
+def slots_of_logits(module: Any, make: MakeLayer) -> SlotWeights:
+    """Take the place of an LM head's stacked weights."""
+    weights = SlotWeights((module.lora_a_stacked,), (module.lora_b_stacked,), make)
+    (module.lora_a_stacked,), (module.lora_b_stacked,) = weights.a, weights.b
+    return weights
+
+
+def linear_type(module: Any) -> torch.dtype:
+    """The type of a linear module's rows."""
     dtype: torch.dtype = module.base_layer.params_dtype
     return dtype
+
+
+def logits_type(module: Any) -> torch.dtype:
+    """The type of the logits."""
+    dtype: torch.dtype = module.base_layer.head_dtype or module.lora_a_stacked.dtype
+    return dtype
+
+
+def _for_rows_of(row_type: torch.dtype, module: Any) -> MakeLayer:
+    """On CPUs: the fastest layer where rows are of the weights' type, else the one for any types."""
+    if module.lora_a_stacked[0].dtype != row_type:
+        return lora.GroupedLayer
+    return lambda in_features, outs, slots: lora.make_layer(in_features, outs, slots, row_type)
 
 
 def _one_slot(stacked: torch.Tensor) -> torch.Tensor:
@@ -177,5 +210,6 @@ def _own_rank(a: torch.Tensor, b: torch.Tensor) -> lora.SliceWeights | None:
     return lora.SliceWeights(a[:rank], b[:, :rank])
 
 
-def _rows(tensor: torch.Tensor) -> torch.Tensor:
+def rows_of(tensor: torch.Tensor) -> torch.Tensor:
+    """[..., features] → [rows, features], without a copy."""
     return tensor.view(-1, tensor.shape[-1])

@@ -1,7 +1,8 @@
 """The operators that a compiled graph sees in place of a layer: `stackserve::…`.
 
 They are opaque to the compiler, and find the layer by its number: what it holds changes from step to
-step, the graph does not.
+step, the graph does not. `add_lora_of` takes the number as a tensor on the host, so that it is no part
+of the graph: the pieces of all of a model's layers are then alike, and compiled once.
 """
 
 from __future__ import annotations
@@ -52,17 +53,27 @@ def _add_lora(y: torch.Tensor, x: torch.Tensor, number: int) -> None:
     layer.add(y, x)
 
 
-def _nothing(y: torch.Tensor, x: torch.Tensor, number: int) -> None:
+def _add_lora_of(y: torch.Tensor, x: torch.Tensor, number: torch.Tensor) -> None:
+    layer: Adding = _layers[int(number)]
+    layer.add(y, x)
+
+
+def _nothing(y: torch.Tensor, x: torch.Tensor, number: Any) -> None:
     return None
 
 
 _library = torch.library.Library("stackserve", "FRAGMENT")
-_library.define("linear(Tensor x, Tensor? bias, int number) -> Tensor")
-_library.impl("linear", _linear, "CPU")
-_library._register_fake("linear", _linear_shape)
-_library.define("add_lora(Tensor(a!) y, Tensor x, int number) -> ()")
-_library.impl("add_lora", _add_lora, "CPU")
-_library._register_fake("add_lora", _nothing)
+for _schema, _run, _fake in (
+    ("linear(Tensor x, Tensor? bias, int number) -> Tensor", _linear, _linear_shape),
+    ("add_lora(Tensor(a!) y, Tensor x, int number) -> ()", _add_lora, _nothing),
+    ("add_lora_of(Tensor(a!) y, Tensor x, Tensor number) -> ()", _add_lora_of, _nothing),
+):
+    _name = _schema.partition("(")[0]
+    _library.define(_schema)
+    for _device in ("CPU", "CUDA"):
+        _library.impl(_name, _run, _device)
+    _library._register_fake(_name, _fake)
 
 linear = torch.ops.stackserve.linear
 add_lora = torch.ops.stackserve.add_lora
+add_lora_of = torch.ops.stackserve.add_lora_of

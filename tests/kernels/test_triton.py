@@ -18,6 +18,7 @@ NAMES = (
     "the_same_batch_twice_gives_the_same_bits",
     "a_row_has_the_same_bits_alone_and_in_any_company",
     "slots_are_loaded_unloaded_and_loaded_again",
+    "a_layer_with_reserved_memory_takes_no_more",
     "a_slice_that_an_adapter_leaves_alone_keeps_its_bits",
     "slices_may_have_ranks_of_their_own",
     "rows_may_lie_apart_in_memory_and_end_after_the_plan",

@@ -192,6 +192,25 @@ def slots_are_loaded_unloaded_and_loaded_again() -> None:
     bench.check(y, x, slots, plan)
 
 
+def a_layer_with_reserved_memory_takes_no_more() -> None:
+    """The same results at the same addresses, in slots whose sizes are no multiple of 16."""
+    bench = Bench(3, torch.float32)
+    layer = bench.layer = TritonLayer(
+        IN, FUSED, 4, torch.float32, DEVICE, max_rank=33, reserve=True
+    )
+    seen = []
+    for rank in (33, 1, 8):
+        bench.weights = [bench.draw(rank), bench.draw(5), bench.draw(33)]
+        for slot, each in enumerate(bench.weights):
+            layer.load(slot, each)
+        bench.check(*bench.batch(6), [0, 1, 2, 0, 1, -1], bench.poisoned_plan(8))
+        seen.append(layer._entries[:, :, :2].clone())
+        layer.unload(1)
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])
+    assert (seen[0] % 16 == 0).all()
+
+
 def a_slice_that_an_adapter_leaves_alone_keeps_its_bits() -> None:
     bench = Bench(2, torch.float32)
     first, _, third = bench.weights[0].slices
@@ -301,6 +320,7 @@ def checks() -> Iterator[Callable[[], None]]:
     yield the_same_batch_twice_gives_the_same_bits
     yield a_row_has_the_same_bits_alone_and_in_any_company
     yield slots_are_loaded_unloaded_and_loaded_again
+    yield a_layer_with_reserved_memory_takes_no_more
     yield a_slice_that_an_adapter_leaves_alone_keeps_its_bits
     yield slices_may_have_ranks_of_their_own
     yield rows_may_lie_apart_in_memory_and_end_after_the_plan

@@ -99,8 +99,8 @@ def choose_on_device(
 ) -> Verdict:
     """Check and time `TritonLayer` against `alternative` for every shape and number of rows.
 
-    Slot n has rank `ranks[n % len(ranks)]`. A failure of
-    either side is a verdict too.
+    Slot n has rank `ranks[n % len(ranks)]`; the first is the layers' largest. A failure of either
+    side is a verdict too.
     """
     trials = make_trials(shapes, slots, ranks, rows, dtype, torch.device(device))
     try:
@@ -211,12 +211,14 @@ def triton_side(trial: Trial) -> Run:
     from stackserve_kernels.lora.device_plan import DevicePlan
     from stackserve_kernels.lora.triton import TritonLayer
 
+    ranks = [each.rank for adapter in trial.adapters for each in adapter.slices if each is not None]
     layer = TritonLayer(
         trial.shape.in_features,
         trial.shape.out_features,
         len(trial.adapters),
         trial.x.dtype,
         trial.x.device,
+        max_rank=max(ranks),
     )
     for slot, weights in enumerate(trial.adapters):
         layer.load(slot, weights)

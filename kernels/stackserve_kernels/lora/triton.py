@@ -16,6 +16,7 @@ from stackserve_kernels.lora.device_plan import (
     SPLIT_ROWS,
     DevicePlan,
 )
+from stackserve_kernels.lora.memory import WeightMemory
 from stackserve_kernels.lora.plan import BatchPlan
 from stackserve_kernels.lora.triton_kernels import expand, shrink
 from stackserve_kernels.lora.weights import LayerWeights, SliceWeights, check_weights
@@ -34,6 +35,9 @@ class TritonLayer:
 
     A slot's weights lie in allocations of their own; the kernels find them through a table of
     addresses. `load`, `unload` and `add` take effect in the order of the current stream.
+
+    With `reserve`, memory for every slot at `max_rank` is taken now, and `load` takes none: for an
+    engine that measures once what it may give to other things.
     """
 
     def __init__(
@@ -45,12 +49,13 @@ class TritonLayer:
         device: torch.device | str,
         *,
         max_rank: int = 512,
+        reserve: bool = False,
     ) -> None:
         if dtype not in DTYPES:
             raise ValueError(f"{dtype} is not one of {', '.join(map(str, DTYPES))}")
         self.in_features, self.out_features = in_features, tuple(out_features)
         self.slots, self.dtype, self.device = slots, dtype, torch.device(device)
-        self.max_rank = _round_up(max_rank, 16)
+        self.largest_rank, self.max_rank = max_rank, _round_up(max_rank, 16)
         self._weights: dict[int, list[torch.Tensor]] = {}
         self._tiles_of: dict[int, int] = {}
         entries = (slots, len(self.out_features), 3)
@@ -62,6 +67,7 @@ class TritonLayer:
         self._programs = _programs(self.device)
         self.constants = self._constants()
         self._own_plan: tuple[BatchPlan, DevicePlan] | None = None
+        self._room = [self._take(slots, out) for out in self.out_features] if reserve else None
 
     @property
     def width(self) -> int:
@@ -73,17 +79,19 @@ class TritonLayer:
         """No slot has weights."""
         return not self._weights
 
-    def load(self, slot: int, weights: LayerWeights) -> None:
-        """Let rows of `slot` get these weights from the next `add` on. Copies them to the device."""
+    def load(self, slot: int, weights: LayerWeights, memory: WeightMemory | None = None) -> None:
+        """Let rows of `slot` get these weights from the next `add` on. Copies them to the device;
+        `memory` is the host's, and not used.
+        """
         slices = check_weights(weights, self.in_features, self.out_features)
         ranks = [0 if each is None else each.rank for each in slices]
         self._check_slot(slot)
-        if max(ranks) > self.max_rank:
-            raise ValueError(f"rank {max(ranks)} is over this layer's {self.max_rank}")
+        if max(ranks) > self.largest_rank:
+            raise ValueError(f"rank {max(ranks)} is over this layer's {self.largest_rank}")
         held: list[torch.Tensor] = []
         entries = []
-        for each, rank in zip(slices, ranks, strict=True):
-            pair = None if each is None or rank == 0 else self._copy(each)
+        for number, (each, rank) in enumerate(zip(slices, ranks, strict=True)):
+            pair = None if each is None or rank == 0 else self._copy(slot, number, each)
             held.extend(pair or ())
             entries.append([pair[0].data_ptr(), pair[1].data_ptr(), rank] if pair else [0, 0, 0])
         self._write(slot, entries, weights.scale)
@@ -146,13 +154,27 @@ class TritonLayer:
         }
         return {"shrink": both | sums, "expand": both | adds}
 
-    def _copy(self, weights: SliceWeights) -> tuple[torch.Tensor, torch.Tensor]:
+    def _copy(
+        self, slot: int, number: int, weights: SliceWeights
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """A as it is, and Bᵀ with its lines rounded up, so that every line starts aligned."""
         rank, out = weights.rank, weights.b.shape[0]
-        a = torch.empty(rank, self.in_features, dtype=self.dtype, device=self.device)
-        b = torch.zeros(rank, _round_up(out, 16), dtype=self.dtype, device=self.device)
+        rooms, place = (
+            (self._take(1, out, rank), 0) if self._room is None else (self._room[number], slot)
+        )
+        a, b = (room[place] for room in rooms)
+        a, b = a[: rank * self.in_features].view(rank, -1), b[:rank]
         b[:, :out].copy_(weights.b.T)
         return a.copy_(weights.a), b
+
+    def _take(
+        self, slots: int, out: int, rank: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Zeros for so many slots of a slice: flat A, every slot aligned, and Bᵀ."""
+        rank = self.largest_rank if rank is None else rank
+        sizes = (_round_up(rank * self.in_features, 16),), (rank, _round_up(out, 16))
+        a, b = (torch.zeros(slots, *size, dtype=self.dtype, device=self.device) for size in sizes)
+        return a, b
 
     def _write(self, slot: int, entries: list[list[int]], scale: float) -> None:
         self._tiles_of[slot] = -(-max(rank for _, _, rank in entries) // SHRINK_RANKS)
