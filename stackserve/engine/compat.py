@@ -191,7 +191,11 @@ def compile_with_adapters_on_cpu() -> bool:
 
     vLLM runs such models eagerly on CPUs, because its own LoRA operators cannot be traced there.
 
-    Touches: `CpuPlatform.check_and_update_config`, which reads `lora_config` for this decision alone.
+    The graphs are not kept for the next start: vLLM cannot load them with the compiler that it uses on
+    CPUs, and they would name layers by numbers of this process.
+
+    Touches: `CpuPlatform.check_and_update_config`, which reads `lora_config` for this decision alone;
+    the environment variable `VLLM_USE_AOT_COMPILE`.
     """
     from vllm.platforms import current_platform
 
@@ -199,6 +203,8 @@ def compile_with_adapters_on_cpu() -> bool:
     inside = platform_class.check_and_update_config
     if not current_platform.is_cpu() or getattr(inside, "compiles", False):
         return False
+
+    # os.environ["VLLM_USE_AOT_COMPILE"] = "0"
 
     def check_and_update_config(cls: Any, vllm_config: Any) -> None:
         lora_config, vllm_config.lora_config = vllm_config.lora_config, None
@@ -213,43 +219,51 @@ def compile_with_adapters_on_cpu() -> bool:
 
 
 ROWS_OF_ONE_ORDER = {"onednn": 2, "amx": 5}
-"""From so many rows on, a CPU's matrix product sums each row in one order."""
+"""From so many rows on, vLLM's products on CPUs sum each row in one order."""
 
 
 def multiply_in_one_order_on_cpu() -> bool:
     """Make a linear layer's answer for a row the same bits in every batch.
 
     oneDNN has a kernel of its own for one row, which sums in another order. With AMX it sums bf16 in
-    other orders for dozens and for hundreds of rows as well, so there all such layers go to vLLM's
-    packed kernel, which keeps one order from five rows on. Fewer rows are filled up with zeros. False,
-    and no change, on other devices. Zen CPUs take a kernel that was not tried.
+    other orders for dozens and for hundreds of rows as well, so there our product takes its place, or
+    without a compiler vLLM's packed one. Fewer rows than keep one order are filled up with zeros.
+    False, and no change, on other devices. Zen CPUs take a kernel that was not tried.
 
-    Touches: `vllm.model_executor.layers.utils.check_cpu_sgl_kernel`, which chooses the packed kernel
-    for small layers only, and `.dispatch_cpu_unquantized_gemm`, which sets a layer's `cpu_linear`.
+    Touches: `vllm.model_executor.layers.utils.dispatch_cpu_unquantized_gemm`, which sets a layer's
+    `cpu_linear` and may take its `weight` away; `.check_cpu_sgl_kernel`, which chooses the packed
+    product for small layers only.
     """
     import torch
     from vllm.model_executor.layers import utils
     from vllm.platforms import current_platform
 
-    from stackserve.engine.filled_rows import FilledRows
+    from stackserve.engine.base_linear import AmxProduct, FilledRows
+    from stackserve_kernels.lora import AmxLinear, WeightMemory
 
     inside, small = utils.dispatch_cpu_unquantized_gemm, utils.check_cpu_sgl_kernel
-    if not current_platform.is_cpu() or getattr(inside, "fills_up", False):
+    if not current_platform.is_cpu() or getattr(inside, "keeps_one_order", False):
         return False
     amx = torch.cpu._is_amx_tile_supported()
     rows = ROWS_OF_ONE_ORDER["amx" if amx else "onednn"]
+    memory = WeightMemory()
 
     def dispatch(layer: Any, remove_weight: bool) -> None:
-        out_features = layer.weight.shape[0]
+        weight = layer.weight
+        if weight.ndim == 2 and not weight.is_meta and AmxLinear.serves(weight):
+            layer.cpu_linear = AmxProduct(weight.detach(), memory)
+            if remove_weight:
+                layer.weight = torch.nn.Parameter(weight.new_empty(0), requires_grad=False)
+            return
         inside(layer, remove_weight)
         if "cpu_linear" in layer.__dict__:
-            layer.cpu_linear = FilledRows(layer, out_features, rows)
+            layer.cpu_linear = FilledRows(layer, weight.shape[0], rows)
 
     def any_size(n: int, k: int, dtype: Any) -> bool:
         bf16 = amx and dtype == torch.bfloat16 and k % 32 == 0 and n % 16 == 0
         return bf16 or small(n, k, dtype)
 
-    dispatch.fills_up = True  # type: ignore[attr-defined]
+    dispatch.keeps_one_order = True  # type: ignore[attr-defined]
     utils.dispatch_cpu_unquantized_gemm = dispatch
     utils.check_cpu_sgl_kernel = any_size
     return True

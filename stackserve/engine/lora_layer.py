@@ -16,6 +16,7 @@ from vllm.lora.layers.logits_processor import LogitsProcessorWithLoRA
 from vllm.lora.layers.vocab_parallel_embedding import VocabParallelEmbeddingWithLoRA
 
 from stackserve.engine import operators
+from stackserve.engine.base_linear import AmxProduct
 from stackserve_kernels import lora
 
 MakeLayer = Callable[[int, tuple[int, ...], int], lora.LoraLayer]
@@ -61,6 +62,12 @@ class BoundLinear(SlottedLayer):
         super().__init__(wrapper, module)
         self.weights = slots_of_linear(module, _for_rows_of(linear_type(module), module))
         self.out_features = self.weights.out_features
+        base, adapters = module.base_layer.__dict__.get("cpu_linear"), self.weights.adapters
+        self._one_pass = (
+            (base, adapters)
+            if isinstance(base, AmxProduct) and isinstance(adapters, lora.CpuLayer)
+            else None
+        )
 
     def linear(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """The base layer and every row's adapter: [..., in] → [..., sum of out]."""
@@ -70,6 +77,9 @@ class BoundLinear(SlottedLayer):
 
     def compute(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """`linear`, now."""
+        if self._one_pass:
+            base, adapters = self._one_pass
+            return base.compute(x, bias, adapters, self.wrapper.tokens)
         y: torch.Tensor = self.module._get_quant_method().apply(self.module.base_layer, x, bias)
         self.add(y, x)
         return y

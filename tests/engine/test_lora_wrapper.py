@@ -16,6 +16,7 @@ NAMES = (
     "prompt_logits_use_the_rows_of_the_view_that_is_passed",
     "full_heads_replace_only_the_rows_of_their_adapters",
     "a_bound_linear_layer_gives_each_row_its_own_adapter",
+    "a_base_layer_on_our_product_takes_its_adapters_in_one_pass",
     "a_compiled_graph_gives_what_the_layer_gives",
     "a_slot_whose_adapter_leaves_the_layer_alone_is_emptied",
     "bound_logits_use_the_rows_that_are_sampled",

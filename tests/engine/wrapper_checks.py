@@ -10,10 +10,11 @@ import torch
 from vllm.lora.layers import LoRAMapping
 from vllm.lora.punica_wrapper.utils import convert_mapping
 
+from stackserve.engine.base_linear import AmxProduct
 from stackserve.engine.lora import GroupedPunicaWrapper
 from stackserve.engine.lora_layer import BoundEmbedding, BoundLinear, BoundLogits
 from stackserve.engine.plugin import PUNICA_WRAPPER, register
-from stackserve_kernels.lora import LayerWeights, SliceWeights, WeightMemory
+from stackserve_kernels.lora import AmxLinear, LayerWeights, SliceWeights, WeightMemory
 from stackserve_kernels.lora.reference import add_lora_reference
 
 SLOTS, RANK, IN, OUT, VOCABULARY = 3, 4, 16, 12, 20
@@ -120,6 +121,28 @@ def a_bound_linear_layer_gives_each_row_its_own_adapter() -> None:
     x = torch.randn(len(TOKENS), IN)
     want = expected(x @ base.T, x, a, b, TOKENS)
     assert torch.allclose(layer.linear(x, None), want, atol=1e-5)
+
+
+def a_base_layer_on_our_product_takes_its_adapters_in_one_pass() -> None:
+    base = torch.randn(16, 32).bfloat16()
+    if not AmxLinear.serves(base):
+        return
+    product = AmxProduct(base, WeightMemory())
+    made = SimpleNamespace(
+        lora_a_stacked=(torch.randn(SLOTS, 1, RANK, 32).bfloat16(),),
+        lora_b_stacked=(torch.randn(SLOTS, 1, 16, RANK).bfloat16(),),
+        base_layer=SimpleNamespace(params_dtype=torch.bfloat16, cpu_linear=product),
+    )
+    a, b = made.lora_a_stacked[0], made.lora_b_stacked[0]
+    layer = BoundLinear(wrapper(), made)
+    for slot in range(SLOTS):
+        made.lora_a_stacked[0][slot], made.lora_b_stacked[0][slot] = a[slot], b[slot]
+        layer.load_slot(slot, WeightMemory())
+    x = torch.randn(len(TOKENS), 32).bfloat16()
+    want = expected((x @ base.T).float(), x.float(), a.float(), b.float(), TOKENS)
+    assert torch.allclose(layer.linear(x, None).float(), want, rtol=0.02, atol=0.1)
+    three = layer.linear(x.view(1, *x.shape), None)
+    assert torch.equal(three[0], layer.linear(x, None))
 
 
 def a_compiled_graph_gives_what_the_layer_gives() -> None:
@@ -237,6 +260,7 @@ if __name__ == "__main__":
             prompt_logits_use_the_rows_of_the_view_that_is_passed,
             full_heads_replace_only_the_rows_of_their_adapters,
             a_bound_linear_layer_gives_each_row_its_own_adapter,
+            a_base_layer_on_our_product_takes_its_adapters_in_one_pass,
             a_compiled_graph_gives_what_the_layer_gives,
             a_slot_whose_adapter_leaves_the_layer_alone_is_emptied,
             bound_logits_use_the_rows_that_are_sampled,

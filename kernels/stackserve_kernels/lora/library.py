@@ -38,7 +38,7 @@ class CpuLibrary:
         self.add.argtypes = (ctypes.c_void_p, *rows, *rows, ctypes.c_void_p)
         self.linear = functions.stackserve_linear
         self.linear.restype = None
-        self.linear.argtypes = (*(ctypes.c_void_p,) * 3, *rows, *rows, ctypes.c_int64)
+        self.linear.argtypes = (*(ctypes.c_void_p,) * 4, *rows, *rows, ctypes.c_int64)
         functions.stackserve_best_level.restype = ctypes.c_int64
         level = functions.stackserve_best_level()
         if level < 0:

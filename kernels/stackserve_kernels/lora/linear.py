@@ -17,46 +17,46 @@ TILE_K = 2 * TILE_GROUPS
 class AmxLinear:
     """y = x Wᵀ + bias in bf16, each row summed in one order however many there are.
 
-    Keeps its own copy of the weights, in tiles. `serves` says for which layers there is one.
+    Keeps its own copy of the weights, in tiles. `serves` says for which weights there is one.
     """
 
-    def __init__(
-        self, weight: torch.Tensor, bias: torch.Tensor | None, memory: WeightMemory
-    ) -> None:
+    def __init__(self, weight: torch.Tensor, memory: WeightMemory) -> None:
         library = cpu_library()
-        if library is None or not AmxLinear.serves(*weight.shape, weight.dtype):
+        if library is None or not AmxLinear.serves(weight):
             raise ValueError(f"no AMX product for a weight {list(weight.shape)} of {weight.dtype}")
         self.out_features, self.in_features = (int(size) for size in weight.shape)
         self._linear = library.linear
         self._weight = pack_matrix(weight, memory)
-        self._bias = None if bias is None else bias.float().contiguous()
-        addresses = (self._weight.data_ptr(), 0 if self._bias is None else self._bias.data_ptr())
-        self._fields = np.array([self.in_features, self.out_features, *addresses], dtype=np.uint64)
+        fields = (self.in_features, self.out_features, self._weight.data_ptr())
+        self._fields = np.array(fields, dtype=np.uint64)
         self._address = self._fields.ctypes.data
 
     @staticmethod
-    def serves(out_features: int, in_features: int, dtype: torch.dtype) -> bool:
-        """bf16, of whole tiles, on a CPU with AMX."""
+    def serves(weight: torch.Tensor) -> bool:
+        """[out, in] in bf16, of whole tiles, on a CPU with AMX."""
         library = cpu_library()
-        whole = out_features % LANES == 0 and in_features % TILE_K == 0
-        amx = library is not None and library.best >= InstructionSet.AMX
-        return amx and whole and dtype == torch.bfloat16
+        if library is None or library.best < InstructionSet.AMX or weight.dtype != torch.bfloat16:
+            return False
+        return bool(weight.shape[0] % LANES == 0 and weight.shape[1] % TILE_K == 0)
 
     def multiply(
         self,
         x: torch.Tensor,
+        bias: torch.Tensor | None = None,
         adapters: CpuLayer | None = None,
         plan: BatchPlan | None = None,
     ) -> torch.Tensor:
-        """[rows, in] → [rows, out], with the adapters of the plan's rows added."""
+        """x [rows, in] → [rows, out] with bias [out], and with the adapters of the plan's rows added."""
+        if x.dtype != torch.bfloat16 or x.stride(-1) != 1:
+            raise TypeError(f"rows of {x.dtype} with stride {x.stride(-1)}, not dense ones of bf16")
         y = x.new_empty(len(x), self.out_features)
-        layer = plan_address = None
-        if adapters is not None and plan is not None and not plan.is_empty:
-            layer, plan_address = adapters.address, plan.address
+        bias = None if bias is None else bias.float()
+        with_adapters = adapters is not None and plan is not None and not plan.is_empty
         self._linear(
             self._address,
-            layer,
-            plan_address,
+            None if bias is None else bias.data_ptr(),
+            adapters.address if adapters is not None and with_adapters else None,
+            plan.address if plan is not None and with_adapters else None,
             y.data_ptr(),
             self.out_features * 2,
             x.data_ptr(),

@@ -14,10 +14,12 @@ namespace {
 constexpr int64_t FEW_ROWS = 256;
 constexpr int64_t MOST_ROWS = 512;           // of a thread at a time; the weights are read once for each
 constexpr int64_t CACHED_BYTES = 768 << 10;  // of x, beside weights and output in a core's cache
-constexpr int64_t COLUMNS = 512;             // between the base's product and the adapters'
+constexpr int64_t COLUMNS = 256;             // between the base's product and the adapters'
+constexpr int64_t LARGE_OUTPUT = 16 << 20;   // bytes; goes to memory past the caches
 
 struct Call {
   const Linear& base;
+  const float* bias;
   const Batch* batch;  // null: no adapters
   const Plan* plan;
   char* y;
@@ -32,7 +34,7 @@ int64_t cached_rows(const Linear& base) {
 }
 
 void multiply(const Call& call, int64_t row, int64_t rows, int64_t first, int64_t last) {
-  multiply_amx(call.base, call.x + row * call.x_stride, call.x_stride, call.y + row * call.y_stride,
+  multiply_amx(call.base, call.bias, call.x + row * call.x_stride, call.x_stride, call.y + row * call.y_stride,
                call.y_stride, rows, first, last);
 }
 
@@ -79,9 +81,34 @@ void run_columns(const Call& call, int64_t rows, int64_t threads) {
   on_all_threads(threads, work);
 }
 
+// Rows [row, row + count) in a buffer that stays in the cache, a few columns at a time, and from there to
+// memory. Storing to `y` itself would read each of its lines from memory first.
+void multiply_large(const Call& call, const std::vector<Block>& blocks, const float* hidden,
+                    int64_t row, int64_t count) {
+  static thread_local std::vector<float> memory(MOST_ROWS * COLUMNS / 2);
+  char* buffer = reinterpret_cast<char*>(memory.data());
+  const int64_t stride = COLUMNS * 2;
+  for (int64_t first = 0; first < call.base.out; first += COLUMNS) {
+    const int64_t last = std::min(call.base.out, first + COLUMNS);
+    char* origin = buffer - row * stride - first * 2;  // where y[0][0] would be
+    Call part = call;
+    part.y = origin;
+    part.y_stride = stride;
+    multiply(part, row, count, first, last);
+    if (!blocks.empty()) {
+      const Batch batch = {call.batch->layer, origin, stride, call.x, call.x_stride};
+      part.batch = &batch;
+      expand_columns(part, blocks, hidden, first, last);
+    }
+    store_past_caches(buffer, stride, call.y + row * call.y_stride + first * 2, call.y_stride, count,
+                      (last - first) * 2);
+  }
+}
+
 void run_rows(const Call& call, int64_t rows, int64_t threads) {
   const int64_t fair = (rows / (threads * 2) + BLOCK_ROWS) / BLOCK_ROWS * BLOCK_ROWS;
   const int64_t step = std::min({fair, cached_rows(call.base), MOST_ROWS});
+  const bool large = rows * call.y_stride > LARGE_OUTPUT;
   Queue parts((rows + step - 1) / step);
   auto work = [&] {
     static thread_local std::vector<Block> blocks;
@@ -93,6 +120,10 @@ void run_rows(const Call& call, int64_t rows, int64_t threads) {
       for (const Block& block : blocks)
         for (int64_t s = 0; s < call.batch->layer.slices; ++s)
           shrink_block(*call.batch, block, s, 0, block.slices[s].rank, hidden + block.offset);
+      if (large) {
+        multiply_large(call, blocks, hidden, row, count);
+        continue;
+      }
       for (int64_t first = 0; first < call.base.out; first += COLUMNS) {
         const int64_t last = std::min(call.base.out, first + COLUMNS);
         multiply(call, row, count, first, last);
@@ -109,13 +140,13 @@ void run_rows(const Call& call, int64_t rows, int64_t threads) {
 using namespace stackserve;
 
 // y = x Wᵀ + bias, and with a layer and a plan the delta of each row's adapter. Strides in bytes.
-EXPORTED void stackserve_linear(const Linear* base, const Layer* layer, const Plan* plan, void* y,
-                                int64_t y_stride, const void* x, int64_t x_stride, int64_t rows) {
+EXPORTED void stackserve_linear(const Linear* base, const float* bias, const Layer* layer,
+                                const Plan* plan, void* y, int64_t y_stride, const void* x, int64_t x_stride, int64_t rows) {
   char* target = static_cast<char*>(y);
   const char* source = static_cast<const char*>(x);
   std::optional<Batch> batch;
   if (layer && plan && plan->segments) batch.emplace(Batch{*layer, target, y_stride, source, x_stride});
-  const Call call = {*base, batch ? &*batch : nullptr, plan, target, y_stride, source, x_stride};
+  const Call call = {*base, bias, batch ? &*batch : nullptr, plan, target, y_stride, source, x_stride};
   const int64_t threads = num_threads();
   rows <= FEW_ROWS ? run_columns(call, rows, threads) : run_rows(call, rows, threads);
 }

@@ -3,7 +3,7 @@
 #include <immintrin.h>
 
 #include <algorithm>
-#include <vector>
+#include <cstring>
 
 #include "tiles.h"
 
@@ -100,8 +100,8 @@ void multiply_rows(const char* x, int64_t x_stride, const char* w, int64_t tiles
 
 }  // namespace
 
-void multiply_amx(const Linear& layer, const char* x, int64_t x_stride, char* y, int64_t y_stride,
-                  int64_t rows, int64_t first, int64_t last) {
+void multiply_amx(const Linear& layer, const float* bias, const char* x, int64_t x_stride, char* y,
+                  int64_t y_stride, int64_t rows, int64_t first, int64_t last) {
   const int64_t tiles = layer.in / TILE_K;
   const char* weights = static_cast<const char*>(layer.w);
   Sums sums[2];  // of this block, and of the one before
@@ -114,7 +114,7 @@ void multiply_amx(const Linear& layer, const char* x, int64_t x_stride, char* y,
     configure(std::min(TILE_ROWS, step), step - std::min(TILE_ROWS, step));
     for (int64_t column = first; column < last; column += COLUMNS) {
       const char* w = weights + column / LANES * tiles * TILE_BYTES;
-      const float* bias = layer.bias ? layer.bias + column : nullptr;
+      const float* own_bias = bias ? bias + column : nullptr;
       const bool two = last - column > LANES;
       for (int64_t row = begin; row < end; row += step) {
         const char* block = x + row * x_stride;
@@ -122,12 +122,25 @@ void multiply_amx(const Linear& layer, const char* x, int64_t x_stride, char* y,
         Sums& own = sums[next ^= 1];
         two ? multiply_rows<true>(block, x_stride, w, tiles, step, prefetch, own, waiting)
             : multiply_rows<false>(block, x_stride, w, tiles, step, prefetch, own, waiting);
-        waiting = {&own, bias, y + row * y_stride + column * 2, y_stride, 0, step, two};
+        waiting = {&own, own_bias, y + row * y_stride + column * 2, y_stride, 0, step, two};
       }
     }
   }
   waiting.round(ROWS);
   _tile_release();
+}
+
+void store_past_caches(const char* from, int64_t from_stride, char* to, int64_t to_stride,
+                       int64_t rows, int64_t bytes) {
+  const bool lines = (reinterpret_cast<uintptr_t>(to) | to_stride | bytes) % 64 == 0;
+  for (int64_t i = 0; i < rows; ++i) {
+    const char* source = from + i * from_stride;
+    char* target = to + i * to_stride;
+    for (int64_t at = 0; lines && at < bytes; at += 64)
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(target + at), _mm512_loadu_si512(source + at));
+    if (!lines) std::memcpy(target, source, bytes);
+  }
+  _mm_sfence();  // other threads read it next
 }
 
 }  // namespace stackserve

@@ -70,13 +70,16 @@ struct Linear {
   int64_t in;
   int64_t out;
   const void* w;
-  const float* bias;  // [out], or null
 };
 
 // y[i][c] = x[i] w[c] + bias[c] for `rows` rows and outputs c of [first, last), multiples of 16.
-// Strides in bytes.
-void multiply_amx(const Linear& layer, const char* x, int64_t x_stride, char* y, int64_t y_stride,
+// bias [out] may be null. Strides in bytes.
+void multiply_amx(const Linear& layer, const float* bias, const char* x, int64_t x_stride, char* y, int64_t y_stride,
                   int64_t rows, int64_t first, int64_t last);
+
+// Copies rows of `bytes` to memory without bringing it into the caches.
+void store_past_caches(const char* from, int64_t from_stride, char* to, int64_t to_stride,
+                       int64_t rows, int64_t bytes);
 
 // Each set of kernels sums one row in one order, however many rows it is called with.
 extern const Kernels AVX2_BF16, AVX2_FP32, AVX512_BF16, AVX512_FP32, AVX512_DOT_BF16, AMX_BF16;
