@@ -12,9 +12,9 @@ namespace stackserve {
 namespace {
 
 constexpr int64_t FEW_ROWS = 256;
-constexpr int64_t MOST_ROWS = 512;           // of a thread at a time; the weights are read once for each
+constexpr int64_t MOST_ROWS = 256;           // of a thread at a time; the weights are read once for each
 constexpr int64_t CACHED_BYTES = 768 << 10;  // of x, beside weights and output in a core's cache
-constexpr int64_t COLUMNS = 256;             // between the base's product and the adapters'
+constexpr int64_t COLUMNS = 512;             // between the base's product and the adapters'
 constexpr int64_t LARGE_OUTPUT = 16 << 20;   // bytes; goes to memory past the caches
 
 struct Call {
