@@ -1,4 +1,6 @@
-"""Every touch of vLLM's internals, one function each. Tried on the versions in `TRIED`.
+"""Every touch of vLLM's internals, one function each; those for CPUs alone are in `compat_cpu`.
+
+Tried on the versions in `TRIED`.
 
 vLLM promises none of these names. When a new version moves one, this is the file to mend.
 """
@@ -7,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -186,104 +187,6 @@ def bind_adapters_to_layers() -> None:
     LoRAModelManager.activate_adapter = activate_adapter
 
 
-def compile_with_adapters_on_cpu() -> bool:
-    """Let vLLM compile a model with LoRA as it compiles one without. False, and no change, elsewhere.
-
-    vLLM runs such models eagerly on CPUs, because its own LoRA operators cannot be traced there.
-
-    The graphs are not kept for the next start: vLLM cannot load them with the compiler that it uses on
-    CPUs, and they would name layers by numbers of this process.
-
-    Touches: `CpuPlatform.check_and_update_config`, which reads `lora_config` for this decision alone;
-    the environment variable `VLLM_USE_AOT_COMPILE`.
-    """
-    from vllm.platforms import current_platform
-
-    platform_class = type(current_platform)
-    inside = platform_class.check_and_update_config
-    if not current_platform.is_cpu() or getattr(inside, "compiles", False):
-        return False
-
-    # os.environ["VLLM_USE_AOT_COMPILE"] = "0"
-
-    def check_and_update_config(cls: Any, vllm_config: Any) -> None:
-        lora_config, vllm_config.lora_config = vllm_config.lora_config, None
-        try:
-            inside(vllm_config)
-        finally:
-            vllm_config.lora_config = lora_config
-
-    check_and_update_config.compiles = True  # type: ignore[attr-defined]
-    platform_class.check_and_update_config = classmethod(check_and_update_config)
-    return True
-
-
-ROWS_OF_ONE_ORDER = {"onednn": 2, "amx": 5}
-"""From so many rows on, vLLM's products on CPUs sum each row in one order."""
-
-
-def multiply_in_one_order_on_cpu() -> bool:
-    """Make a linear layer's answer for a row the same bits in every batch.
-
-    oneDNN has a kernel of its own for one row, which sums in another order. With AMX it sums bf16 in
-    other orders for dozens and for hundreds of rows as well, so there our product takes its place, or
-    without a compiler vLLM's packed one. Fewer rows than keep one order are filled up with zeros.
-    False, and no change, on other devices. Zen CPUs take a kernel that was not tried.
-
-    Touches: `vllm.model_executor.layers.utils.dispatch_cpu_unquantized_gemm`, which sets a layer's
-    `cpu_linear` and may take its `weight` away; `.check_cpu_sgl_kernel`, which chooses the packed
-    product for small layers only.
-    """
-    import torch
-    from vllm.model_executor.layers import utils
-    from vllm.platforms import current_platform
-
-    from stackserve.engine.base_linear import AmxProduct, FilledRows
-    from stackserve_kernels.lora import AmxLinear, WeightMemory
-
-    inside, small = utils.dispatch_cpu_unquantized_gemm, utils.check_cpu_sgl_kernel
-    if not current_platform.is_cpu() or getattr(inside, "keeps_one_order", False):
-        return False
-    amx = torch.cpu._is_amx_tile_supported()
-    rows = ROWS_OF_ONE_ORDER["amx" if amx else "onednn"]
-    memory = WeightMemory()
-
-    def dispatch(layer: Any, remove_weight: bool) -> None:
-        weight = layer.weight
-        if weight.ndim == 2 and not weight.is_meta and AmxLinear.serves(weight):
-            layer.cpu_linear = AmxProduct(weight.detach(), memory)
-            if remove_weight:
-                layer.weight = torch.nn.Parameter(weight.new_empty(0), requires_grad=False)
-            return
-        inside(layer, remove_weight)
-        if "cpu_linear" in layer.__dict__:
-            layer.cpu_linear = FilledRows(layer, weight.shape[0], rows)
-
-    def any_size(n: int, k: int, dtype: Any) -> bool:
-        bf16 = amx and dtype == torch.bfloat16 and k % 32 == 0 and n % 16 == 0
-        return bf16 or small(n, k, dtype)
-
-    dispatch.keeps_one_order = True  # type: ignore[attr-defined]
-    utils.dispatch_cpu_unquantized_gemm = dispatch
-    utils.check_cpu_sgl_kernel = any_size
-    return True
-
-
-def sum_attention_in_one_order_on_cpu() -> bool:
-    """Let attention over a long context not be split in parts whose number depends on the batch.
-
-    An operator's own setting of the variable wins. False, and no change, on other devices.
-
-    Touches: the environment variable `VLLM_CPU_ATTN_SPLIT_KV`, read when a step's metadata is made.
-    """
-    from vllm.platforms import current_platform
-
-    if not current_platform.is_cpu():
-        return False
-    os.environ.setdefault("VLLM_CPU_ATTN_SPLIT_KV", "0")
-    return True
-
-
 def parse_engine_options(options: Mapping[str, Any]) -> Namespace:
     """vLLM's server arguments from options by name; vLLM checks names and values (exit code 2).
 
@@ -296,17 +199,6 @@ def parse_engine_options(options: Mapping[str, Any]) -> Namespace:
     arguments: Namespace = parser.parse_args(list(_as_flags(options)))
     validate_parsed_serve_args(arguments)
     return arguments
-
-
-def bound_kv_cache_on_cpu(arguments: Namespace, size: int) -> None:
-    """Give the KV cache `size` bytes on a CPU where no option says how many.
-
-    vLLM would take nine tenths of the machine's memory. Touches: `kv_cache_memory_bytes`.
-    """
-    from vllm.platforms import current_platform
-
-    if current_platform.is_cpu() and arguments.kv_cache_memory_bytes is None:
-        arguments.kv_cache_memory_bytes = size
 
 
 def _as_flags(options: Mapping[str, Any]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 
-from stackserve.engine import compat
+from stackserve.engine import compat, compat_cpu
 
 logger = logging.getLogger(__name__)
 
@@ -24,9 +24,9 @@ def register() -> None:
     compat.warn_if_untried()
     if compat.use_punica_wrapper("cpu", PUNICA_WRAPPER):
         compat.bind_adapters_to_layers()
-        compat.compile_with_adapters_on_cpu()
-        compat.multiply_in_one_order_on_cpu()
-        compat.sum_attention_in_one_order_on_cpu()
+        compat_cpu.compile_with_adapters_on_cpu()
+        compat_cpu.multiply_in_one_order_on_cpu()
+        compat_cpu.sum_attention_in_one_order_on_cpu()
         logger.info("stackserve: answers on this CPU do not depend on the batch")
     elif compat.use_punica_wrapper("cuda", CUDA_PUNICA_WRAPPER):
         compat.bind_adapters_to_layers()

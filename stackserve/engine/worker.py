@@ -36,10 +36,10 @@ def main() -> None:
 
 
 async def _serve(spec: WorkerSpec, events: Events) -> int:
-    from stackserve.engine import compat
+    from stackserve.engine import compat, compat_cpu
 
     arguments = compat.parse_engine_options(spec.options)
-    compat.bound_kv_cache_on_cpu(arguments, KV_CACHE_BYTES_ON_CPU)
+    compat_cpu.bound_kv_cache_on_cpu(arguments, KV_CACHE_BYTES_ON_CPU)
     events.send(Phase("starting the engine"))
     async with compat.open_engine(arguments) as engine:
         tasks = tuple(await engine.get_supported_tasks())
