@@ -62,7 +62,7 @@ class CpuLayer:
         largest = max((each.rank for each in slices if each is not None), default=0)
         if largest > MOST_RANK:
             raise ValueError(f"rank {largest} is above {MOST_RANK}")
-        packed = pack_layer(slices, self.dtype, memory or WeightMemory())
+        packed = pack_layer(slices, self.dtype, memory)
         base = packed.data.data_ptr()
         for number, each in enumerate(packed.slices):
             entry = (0, 0, 0, 0, 0.0, 0)

@@ -46,14 +46,15 @@ class PackedLayer:
 
 
 def pack_layer(
-    slices: Sequence[SliceWeights | None], dtype: torch.dtype, memory: WeightMemory
+    slices: Sequence[SliceWeights | None], dtype: torch.dtype, memory: WeightMemory | None
 ) -> PackedLayer:
-    """Pack slices that are there and have a rank; `in` must be a multiple of P."""
+    """Pack slices that are there and have a rank; `in` must be a multiple of P. None: torch's memory."""
     p, item = GROUP[dtype], dtype.itemsize
     present = [each if each is not None and each.rank else None for each in slices]
     a_sizes = [each.a.numel() if each else 0 for each in present]
     b_sizes = [_b_size(each, p) if each else 0 for each in present]
-    data = memory.take(sum(a_sizes) + sum(b_sizes) + READ_PAST // item, dtype)
+    size = sum(a_sizes) + sum(b_sizes) + READ_PAST // item
+    data = memory.take(size, dtype) if memory is not None else torch.zeros(size, dtype=dtype)
     a_at, b_at = 0, sum(a_sizes)
     packed: list[PackedSlice | None] = []
     for each, a_size, b_size in zip(present, a_sizes, b_sizes, strict=True):
