@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from vllm.lora.punica_wrapper.punica_base import PunicaWrapperBase
 
+from stackserve.engine import compat
 from stackserve.engine.lora_layer import bind_layer
 from stackserve_kernels import lora
 
@@ -30,6 +31,7 @@ class GroupedPunicaWrapper(PunicaWrapperBase):  # type: ignore[misc]  # vllm is 
         **kwargs: Any,
     ) -> None:
         super().__init__(max_num_batched_tokens, max_batches, device)
+        compat.say(f"LoRA runs on {lora.kernels_in_use()}")
         self.tokens = lora.plan_rows(())
         self.samples = lora.plan_rows(())
 

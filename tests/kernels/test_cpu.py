@@ -54,6 +54,7 @@ def test_without_a_library_torch_serves_and_says_so_once(
     try:
         with caplog.at_level(logging.WARNING):
             layers = [lora.make_layer(64, (64,), 1, torch.bfloat16) for _ in range(3)]
+            assert lora.kernels_in_use() == "torch, slowly: there are no compiled kernels"
     finally:
         library_module.cpu_library.cache_clear()
     assert all(isinstance(layer, lora.GroupedLayer) for layer in layers)

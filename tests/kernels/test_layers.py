@@ -20,6 +20,7 @@ SUMMING = 1e-5
 
 Popularity = Callable[[int, int], Sequence[int]]
 POPULARITY: dict[str, Popularity] = {
+    "no adapter": lambda rows, slots: [-1] * rows,
     "one hot": lambda rows, slots: [0] * rows,
     "uniform with base rows": lambda rows, slots: [row % (slots + 1) - 1 for row in range(rows)],
     "blocks with base rows": lambda rows, slots: sorted(row % (slots + 1) - 1 for row in range(rows)),

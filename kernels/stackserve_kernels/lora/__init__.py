@@ -12,7 +12,7 @@ from stackserve_kernels.lora.grouped import (
     add_stacked,
     replace_rows,
 )
-from stackserve_kernels.lora.library import InstructionSet, cpu_library
+from stackserve_kernels.lora.library import InstructionSet, cpu_library, kernels_in_use
 from stackserve_kernels.lora.linear import AmxLinear
 from stackserve_kernels.lora.memory import WeightMemory
 from stackserve_kernels.lora.plan import NO_ADAPTER, BatchPlan, Segment, plan_rows
@@ -34,6 +34,7 @@ __all__ = [
     "add_shrink",
     "add_stacked",
     "cpu_library",
+    "kernels_in_use",
     "make_layer",
     "plan_rows",
     "replace_rows",

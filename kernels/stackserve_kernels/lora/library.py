@@ -66,8 +66,15 @@ def cpu_library() -> CpuLibrary | None:
             error,
         )
         return None
-    logger.info("stackserve: LoRA kernels for this CPU use up to %s", library.best.name)
     return library
+
+
+def kernels_in_use() -> str:
+    """What computes adapters on this CPU, for the log."""
+    library = cpu_library()
+    if library is None:
+        return "torch, slowly: there are no compiled kernels"
+    return f"compiled kernels for {library.best.name.replace('_', ' with ')}"
 
 
 def _use_threads_of_torch(functions: ctypes.CDLL) -> None:
