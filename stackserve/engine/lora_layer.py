@@ -65,7 +65,9 @@ class BoundLinear(SlottedLayer):
         base, adapters = module.base_layer.__dict__.get("cpu_linear"), self.weights.adapters
         self._one_pass = (
             (base, adapters)
-            if isinstance(base, AmxProduct) and isinstance(adapters, lora.CpuLayer)
+            if isinstance(base, AmxProduct)
+            and isinstance(adapters, lora.CpuLayer)
+            and base.product.takes(adapters)
             else None
         )
 

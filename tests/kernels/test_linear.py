@@ -88,6 +88,12 @@ def test_rows_may_be_views_of_a_wider_tensor() -> None:
     assert torch.equal(linear.multiply(x), linear.multiply(x.clone()))
 
 
+def test_adapters_whose_slices_are_not_whole_blocks_are_left_to_a_second_pass() -> None:
+    linear = lora.AmxLinear(torch.zeros(128, 32, dtype=torch.bfloat16), lora.WeightMemory())
+    for outs, taken in (((64, 64), True), ((24, 104), False), ((64,), False)):
+        assert linear.takes(lora.CpuLayer(32, outs, 1, torch.bfloat16)) == taken
+
+
 def test_no_rows_give_no_rows() -> None:
     linear, weight = layer("one slice")
     assert linear.multiply(torch.zeros(0, weight.shape[1]).bfloat16()).shape == (0, weight.shape[0])

@@ -39,6 +39,11 @@ class AmxLinear:
             return False
         return bool(weight.shape[0] % LANES == 0 and weight.shape[1] % TILE_K == 0)
 
+    def takes(self, adapters: CpuLayer) -> bool:
+        """Whether `multiply` can add them: each of their slices is whole blocks of this layer's outputs."""
+        whole = all(out % LANES == 0 for out in adapters.out_features)
+        return whole and sum(adapters.out_features) == self.out_features
+
     def multiply(
         self,
         x: torch.Tensor,
@@ -46,7 +51,10 @@ class AmxLinear:
         adapters: CpuLayer | None = None,
         plan: BatchPlan | None = None,
     ) -> torch.Tensor:
-        """x [rows, in] → [rows, out] with bias [out], and with the adapters of the plan's rows added."""
+        """x [rows, in] → [rows, out] with bias [out], and with the adapters of the plan's rows added.
+
+        The adapters must be such that `takes` them, which is not asked again in each call.
+        """
         if x.dtype != torch.bfloat16 or x.stride(-1) != 1:
             raise TypeError(f"rows of {x.dtype} with stride {x.stride(-1)}, not dense ones of bf16")
         y = x.new_empty(len(x), self.out_features)
