@@ -20,12 +20,12 @@ KV_CACHE_BYTES = 2**30
 
 
 def main() -> None:
-    answers = _private_stdout()
+    answers = private_stdout()
     settings = json.loads(sys.stdin.readline())
     engine = Engine(settings)
-    _say(answers, {"ready": True})
+    say(answers, {"ready": True})
     for line in sys.stdin:
-        _say(answers, engine.generate(json.loads(line)))
+        say(answers, engine.generate(json.loads(line)))
 
 
 class Engine:
@@ -82,7 +82,7 @@ def engine_arguments(settings: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-def _private_stdout() -> TextIO:
+def private_stdout() -> TextIO:
     """Keep stdout for answers: vLLM logs there, and its children inherit it."""
     sys.stdout.flush()
     private = os.fdopen(os.dup(1), "w")
@@ -90,7 +90,7 @@ def _private_stdout() -> TextIO:
     return private
 
 
-def _say(answers: TextIO, message: dict[str, Any]) -> None:
+def say(answers: TextIO, message: dict[str, Any]) -> None:
     answers.write(json.dumps(message) + "\n")
     answers.flush()
 

@@ -82,11 +82,16 @@ class Engine:
 
     def generate(self, rows: Sequence[Row], tokens: int) -> Answers:
         """Greedy answers of exactly `tokens` tokens to all rows at once."""
+        reply = self.ask({"rows": [asdict(row) for row in rows], "tokens": tokens})
+        return Answers(tuple(tuple(row) for row in reply["tokens"]), reply["seconds"])
+
+    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
+        """One line to the child, and the line that it answers."""
         self.wait_until_ready()
-        self.say({"rows": [asdict(row) for row in rows], "tokens": tokens})
+        self.say(message)
         reply = self._read()
         Engine._last_asked = self, time.monotonic()
-        return Answers(tuple(tuple(row) for row in reply["tokens"]), reply["seconds"])
+        return reply
 
     def hang_up(self) -> None:
         """Let it end: several that are told so end at the same time."""
@@ -117,11 +122,16 @@ class Engine:
 
 
 @contextmanager
-def running_engine(settings: EngineSettings, log: Path) -> Iterator[Engine]:
-    """Start an engine, without waiting for it; at the end neither it nor its children live."""
+def running_engine(
+    settings: EngineSettings, log: Path, child: str = "benchmarks.engine_child"
+) -> Iterator[Engine]:
+    """Start an engine, without waiting for it; at the end neither it nor its children live.
+
+    `child` is the module that runs it and answers lines.
+    """
     with log.open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.engine_child"],
+            [sys.executable, "-m", child],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,

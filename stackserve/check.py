@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
-from stackserve.adapters import validate_adapter
+from stackserve.adapters import validate_source
 from stackserve.configfile import load_settings
 from stackserve.control.groups import StackedGroup, read_group
 from stackserve.errors import ArtifactRejected
@@ -43,7 +43,7 @@ def _read(group: GroupSettings, file: Path, console: Console) -> StackedGroup:
         return read_group(
             group,
             partial(locate, config_file=file),
-            validate_adapter,
+            validate_source,
             lambda done, total: bars.update(bar, completed=done),
         )
 
@@ -52,16 +52,24 @@ def _show(console: Console, group: StackedGroup) -> None:
     base = group.settings.base
     _print(console, "green", f"{group.name}: version {group.version}")
     _print(console, "", f"  {base.key}: the base, {group.base.architecture}")
+    parts = {member.key: member.adapters for member in group.settings.members}
     for member in group.members:
         adapter = member.adapter
         _print(
             console,
             "",
-            f"  {member.key}: rank {adapter.rank}, {', '.join(adapter.target_modules)}, "
+            f"  {member.key}: {_sum(parts[member.key])}rank {adapter.rank}, {', '.join(adapter.target_modules)}, "
             f"{adapter.size_bytes / MIB:.1f} MiB, sha256 {adapter.digest[:12]}",
         )
     for refused in group.refused:
         _print(console, "red", f"  {refused.key}: {refused.message} ({refused.code})")
+
+
+def _sum(parts: Mapping[str, float] | None) -> str:
+    """`pirate x 0.7 + json x 1, `, or nothing for an adapter of its own."""
+    return (
+        " + ".join(f"{key} x {weight:g}" for key, weight in parts.items()) + ", " if parts else ""
+    )
 
 
 def _print(console: Console, style: str, line: str) -> None:

@@ -1,4 +1,4 @@
-"""What the gateway counts, for Prometheus. Labels take only configured names: cardinality is bounded."""
+"""What the gateway itself counts, for Prometheus. Labels take only configured names."""
 
 from __future__ import annotations
 
@@ -76,6 +76,12 @@ class Metrics:
             ("group", "state"),
             registry=self.registry,
         )
+        self.scrape_failures = Counter(
+            "stackserve_worker_scrape_failures",
+            "Scrapes to which a group's worker contributed nothing, because it did not answer",
+            ("group",),
+            registry=self.registry,
+        )
 
     @contextmanager
     def request(self, route: str) -> Iterator[RequestTimer]:
@@ -91,5 +97,5 @@ class Metrics:
                 self._first_byte.labels(*labels).observe(timer.first - timer.began)
 
     def render(self) -> bytes:
-        """The text that Prometheus scrapes."""
+        """These as Prometheus text. May be called in any thread."""
         return generate_latest(self.registry)

@@ -12,12 +12,14 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     JsonValue,
     StringConstraints,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -28,6 +30,11 @@ Key = Annotated[str, StringConstraints(pattern=f"^{KEY_PATTERN.pattern}$")]
 ModelId = Annotated[str, StringConstraints(pattern=f"^{MODEL_ID_PATTERN.pattern}$")]
 GroupName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 LocalPath = Annotated[str, StringConstraints(min_length=1)]
+
+LEAST_WEIGHT, LARGEST_WEIGHT, MOST_PARTS = 0.001, 100.0, 32
+"""Of a composite. Smaller weights change next to nothing, larger ones are slips of the keyboard."""
+
+MOST_SLOTS_BY_DEFAULT = 8
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The slot ranks that vLLM 0.32 can allocate."""
@@ -50,13 +57,9 @@ class ServerSettings(Section):
 
 
 class ModelSettings(Section):
-    """What a base and a member have in common: a name and a place."""
+    """What a base and a member have in common: their names."""
 
     key: Key = Field(description="Inference key: 1 to 32 of A-Z a-z 0-9 . _ -")
-    path: LocalPath = Field(
-        description="Folder of the PEFT adapter, absolute or relative to this file; "
-        "`demo:pirate` and so on are the demo's."
-    )
     model_id: ModelId | None = Field(
         None, description="Its other name in `model`. By default `<group>/<key>`."
     )
@@ -70,8 +73,51 @@ class BaseSettings(ModelSettings):
     )
 
 
+def _usable_weight(weight: float) -> float:
+    if LEAST_WEIGHT <= abs(weight) <= LARGEST_WEIGHT:
+        return weight
+    raise PydanticCustomError(
+        "weight",
+        "should be {least} to {most}, or -{most} to -{least}",
+        {"least": f"{LEAST_WEIGHT:g}", "most": f"{LARGEST_WEIGHT:g}"},
+    )
+
+
+Weight = Annotated[float, AfterValidator(_usable_weight)]
+
+
 class MemberSettings(ModelSettings):
-    """An adapter."""
+    """An adapter, or a composite of other members."""
+
+    path: LocalPath | None = Field(
+        None,
+        description="Folder of the PEFT adapter, absolute or relative to this file; "
+        "`demo:pirate` and so on are the demo's. Required unless `adapters` is given.",
+    )
+    adapters: dict[Key, Weight] | None = Field(
+        None, min_length=1, max_length=MOST_PARTS,
+        description="In place of `path`: keys of other members, each with its weight, which are "
+        "served as one adapter, their weighted sum. Weights are 0.001 to 100, or -100 to -0.001.",
+    )  # fmt: skip
+
+    share: float = Field(
+        1, gt=0, le=1000,
+        description="Its part of the engine's work, relative to the others', while more is asked for "
+        "than can be done.",
+    )  # fmt: skip
+    pinned: bool = Field(
+        False, description="Always on the device. One slot at least must be left for the others."
+    )
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> MemberSettings:
+        if (self.path is None) == (self.adapters is None):
+            raise PydanticCustomError(
+                "one_source",
+                "give either `path`, the folder of an adapter, or `adapters`, keys of other "
+                "members with their weights",
+            )
+        return self
 
 
 class EngineSettings(Section):
@@ -91,16 +137,28 @@ class EngineSettings(Section):
     max_rank: Literal["auto", 1, 8, 16, 32, 64, 128, 256, 320, 512] = Field(
         "auto", description="Rank of an adapter slot; `auto` is the smallest that fits all members."
     )
+    adapter_slots: int | None = Field(
+        None, ge=1, le=512,
+        description="Adapters on the device at once. By default one for each member, at most 8.",
+    )  # fmt: skip
     adapters_per_batch: int | None = Field(
         None, ge=1, le=512,
-        description="Adapter slots on the device: how many adapters share one batch. By default "
-        "one for each member, at most 8.",
+        description="Adapters that share one batch. By default as many as there are slots.",
     )  # fmt: skip
-    adapters_in_memory: int | None = Field(
-        None, ge=1, le=100_000,
-        description="Adapters kept in host memory, at least one for each slot. By default one for "
-        "each member, at most 64.",
+    adapter_memory_gib: float = Field(
+        4, gt=0, description="Host memory for adapters, those on the device included."
+    )
+    adapter_threads: int = Field(
+        2, ge=1, le=64, description="Adapters that are read from disk at once."
+    )
+    starvation_seconds: float = Field(
+        2, ge=0,
+        description="An adapter that has waited so long for a slot is given that of another, which "
+        "finishes what it runs and takes nothing new.",
     )  # fmt: skip
+    min_residency_seconds: float = Field(
+        0.5, ge=0, description="How long an adapter keeps its slot before it must make room so."
+    )
     kv_cache_gib: float | None = Field(
         None, gt=0,
         description="Memory for the KV cache. By default 1 GiB on CPUs; on GPUs what is left of "
@@ -128,6 +186,28 @@ class EngineSettings(Section):
         {}, description="Further options of vLLM's engine, as in `vllm serve`, without the dashes."
     )
 
+    @field_validator("vllm_args")
+    @classmethod
+    def _leaves_the_scheduler(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        for name in value:
+            if name.replace("-", "_") in ("scheduler_cls", "additional_config"):
+                raise PydanticCustomError(
+                    "taken", "{name} is set by stackserve; leave it out", {"name": name}
+                )
+        return value
+
+    @model_validator(mode="after")
+    def _batch_fits_the_slots(self) -> EngineSettings:
+        slots, batch = self.adapter_slots, self.adapters_per_batch
+        if slots is not None and batch is not None and batch > slots:
+            raise PydanticCustomError(
+                "batch_over_slots",
+                "adapters_per_batch is {batch}, more than the {slots} adapter_slots; "
+                "raise the one or lower the other",
+                {"batch": batch, "slots": slots},
+            )
+        return self
+
 
 class GroupSettings(Section):
     name: GroupName = Field(description="Name of the group: a-z 0-9 -, at most 63 characters.")
@@ -137,6 +217,38 @@ class GroupSettings(Section):
         (), strict=False, max_length=100_000, description="The adapters."
     )
     engine: EngineSettings = Field(EngineSettings(), description="How its engine runs.")
+
+    @model_validator(mode="after")
+    def _parts_are_plain_members(self) -> GroupSettings:
+        composite = {member.key: member.adapters is not None for member in self.members}
+        mistakes = [
+            _no_part(("members", m, "adapters", part), part, known=part in composite)
+            for m, member in enumerate(self.members)
+            for part in member.adapters or ()
+            if composite.get(part, True)
+        ]
+        if mistakes:
+            raise ValidationError.from_exception_data("GroupSettings", mistakes)
+        return self
+
+    @model_validator(mode="after")
+    def _a_slot_is_left_unpinned(self) -> GroupSettings:
+        pinned = sum(member.pinned for member in self.members)
+        slots = self.adapter_slots
+        if pinned and pinned >= slots:
+            raise PydanticCustomError(
+                "too_many_pinned",
+                "{pinned} members are pinned, and there are {slots} adapter_slots; leave one slot "
+                "unpinned for the others, or raise engine.adapter_slots",
+                {"pinned": pinned, "slots": slots},
+            )
+        return self
+
+    @property
+    def adapter_slots(self) -> int:
+        """Adapters on the device at once."""
+        default = min(len(self.members), MOST_SLOTS_BY_DEFAULT)
+        return self.engine.adapter_slots or max(default, self.engine.adapters_per_batch or 0)
 
     @property
     def models(self) -> tuple[ModelSettings, ...]:
@@ -181,6 +293,17 @@ class Settings(Section):
 
 
 Place = tuple[int | str, ...]
+
+
+def _no_part(place: Place, part: str, *, known: bool) -> InitErrorDetails:
+    why = (
+        "it is a composite itself; name its parts"
+        if known
+        else "no adapter of this group has that key"
+    )
+    return InitErrorDetails(
+        type=PydanticCustomError("no_part", "{why}", {"why": why}), loc=place, input=part
+    )
 
 
 def _used_twice(place: Place, name: str, first: str) -> InitErrorDetails:

@@ -9,7 +9,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from stackserve.adapters import validate_adapter
+from stackserve.adapters import validate_source
 from stackserve.control.groups import StackedGroup, read_group
 from stackserve.settings import BaseSettings, EngineSettings, GroupSettings, MemberSettings
 from tests.tiny_models import Adapters, write_base
@@ -65,4 +65,4 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 
 def read(settings: GroupSettings) -> StackedGroup:
     """The group as `stackserve check` reads it."""
-    return read_group(settings, Path, validate_adapter)
+    return read_group(settings, Path, validate_source)

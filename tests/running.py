@@ -16,7 +16,7 @@ from unittest import mock
 import aiohttp
 from openai import AsyncOpenAI
 
-from stackserve.adapters import validate_adapter
+from stackserve.adapters import validate_source
 from stackserve.app import Gateway, open_gateway
 from stackserve.control.states import DeploymentStatus
 from stackserve.settings import GroupSettings, ServerSettings, Settings
@@ -90,7 +90,7 @@ async def running(
     with tempfile.TemporaryDirectory(prefix="ss-") as sockets:
         async with AsyncExitStack() as stack:
             with mock.patch.object(tempfile, "tempdir", sockets):
-                opening = open_gateway(settings, Path, validate_adapter, fake.COMMAND)
+                opening = open_gateway(settings, Path, validate_source, fake.COMMAND)
                 gateway = await stack.enter_async_context(opening)
             url = f"http://127.0.0.1:{gateway.port}"
             openai = AsyncOpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0)

@@ -17,6 +17,7 @@ GROUP = "groups:\n  - name: g\n    base: {path: b}\n"
 
 ENGINE = GROUP + "    engine: {%s}\n"
 MEMBERS = GROUP + "    members: [%s]\n"
+COMPOSITE = MEMBERS % "{key: a, path: x}, {key: b, adapters: {a: 2}}, {key: c, adapters: {%s}}"
 BOMB = "a: &a [x, x]\n" + "".join(
     f"{new}: &{new} [*{old}, *{old}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )
@@ -38,7 +39,7 @@ def mistakes(folder: Path, text: str | bytes, *overrides: str) -> list[str]:
 
 MISTAKES = [
     # keys
-    (ENGINE % "dtpye: auto", "c.yaml:4: groups.0.engine.dtpye: unknown key; did you mean dtype? allowed: adapters_in_"),
+    (ENGINE % "dtpye: auto", "c.yaml:4: groups.0.engine.dtpye: unknown key; did you mean dtype? allowed: adapter_memory_"),
     (GROUP + "sever: {}\n", "c.yaml:4: sever: unknown key; did you mean server? allowed: groups, server"),
     (GROUP + "    zzz: 1\n", "c.yaml:4: groups.0.zzz: unknown key; allowed: base, engine, kind, members, name"),
     (GROUP + "    1: 2\n", "c.yaml:2: groups.0.1: 1 is not allowed: Keys should be strings"),
@@ -77,6 +78,27 @@ MISTAKES = [
     (MEMBERS % "{key: a, path: x},\n      {key: a, path: y}", "c.yaml:5: groups.0.members.1.key: 'a' is not allowed: groups.0.members.0 has that name"),
     (MEMBERS % "{key: base, path: x}", "c.yaml:4: groups.0.members.0.key: 'base' is not allowed: groups.0.base has that name"),
     (MEMBERS % "{key: a, path: x, model_id: base}", "c.yaml:4: groups.0.members.0.model_id: 'base' is not allowed: groups.0.base has that name"),
+    # adapters on the device
+    (ENGINE % "adapter_slots: 2, adapters_per_batch: 3", "c.yaml:4: groups.0.engine: {'adapter_slots': 2, 'adapters_per_batch': 3} is not allowed: adapters_per_batch is 3, more than the 2 adapter_slots"),
+    (ENGINE % "vllm_args: {scheduler-cls: x}", "c.yaml:4: groups.0.engine.vllm_args: {'scheduler-cls': 'x'} is not allowed: scheduler-cls is set by stackserve; leave it out"),
+    (MEMBERS % "{key: a, path: x, share: 0}", "c.yaml:4: groups.0.members.0.share: 0 is not allowed"),
+    # composites
+    (MEMBERS % "{key: a}", "c.yaml:4: groups.0.members.0: {'key': 'a'} is not allowed: give either `path`, the folder of an adapter, or `adapters`"),
+    (MEMBERS % "{key: a, path: x},\n      {key: c, path: x, adapters: {a: 1}}", "c.yaml:5: groups.0.members.1: {'key': 'c', 'path': 'x', 'adapters': {'a': 1}} is not allowed: give either"),
+    (COMPOSITE % "", "c.yaml:4: groups.0.members.2.adapters: {} is not allowed: should have at least one item"),
+    (COMPOSITE % "a: 1, b: 1", "c.yaml:4: groups.0.members.2.adapters.b: 'b' is not allowed: it is a composite itself; name its parts"),
+    (COMPOSITE % "a: 1, c: 1", "c.yaml:4: groups.0.members.2.adapters.c: 'c' is not allowed: it is a composite itself; name its parts"),
+    (COMPOSITE % "a: 1, base: 1", "c.yaml:4: groups.0.members.2.adapters.base: 'base' is not allowed: no adapter of this group has that key"),
+    (COMPOSITE % "a: 1, nobody: 1", "c.yaml:4: groups.0.members.2.adapters.nobody: 'nobody' is not allowed: no adapter of this group has that key"),
+    (COMPOSITE % "a: 1, é: 1", "c.yaml:4: groups.0.members.2.adapters.é.[key]: 'é' is not allowed: should match"),
+    (COMPOSITE % "a: 0", "c.yaml:4: groups.0.members.2.adapters.a: 0 is not allowed: should be 0.001 to 100, or -100 to -0.001"),
+    (COMPOSITE % "a: -0.0009", "c.yaml:4: groups.0.members.2.adapters.a: -0.0009 is not allowed: should be 0.001 to 100, or"),
+    (COMPOSITE % "a: 101", "c.yaml:4: groups.0.members.2.adapters.a: 101 is not allowed: should be 0.001 to 100, or"),
+    (COMPOSITE % "a: .nan", "c.yaml:4: groups.0.members.2.adapters.a: nan is not allowed: should be a finite number"),
+    (COMPOSITE % "a: -.inf", "c.yaml:4: groups.0.members.2.adapters.a: -inf is not allowed: should be a finite number"),
+    (COMPOSITE % "a: '1'", "c.yaml:4: groups.0.members.2.adapters.a: '1' is not allowed: should be a valid number"),
+    (COMPOSITE % "a: true", "c.yaml:4: groups.0.members.2.adapters.a: True is not allowed: should be a valid number"),
+    (COMPOSITE % "a: 1, a: 2", "c.yaml:4: a: this key is written twice; keep one"),
     (GROUP + "  - name: h\n    base: {path: c}\n", "c.yaml:5: groups.1.base.key: 'base' is not allowed: groups.0.base has that name"),
     (GROUP + "  - name: g\n    base: {path: c, key: c}\n", "c.yaml:4: groups.1.name: 'g' is not allowed: groups.0 has that name"),
     # YAML

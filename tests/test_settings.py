@@ -66,6 +66,15 @@ def test_check_reads_every_member_of_a_file(
         assert all(f"  {model.key}: " in printed for model in group.models)
 
 
+def test_check_shows_what_a_composite_is_made_of(
+    models: Models, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = linked(ROOT / "configs" / "two-groups.yaml", tmp_path, models)
+    mix = "groups.0.members.1={key: mix, adapters: {tickets: -0.25}}"
+    assert check(config, [mix]) == 0
+    assert "  mix: tickets x -0.25, rank 2, " in capsys.readouterr().out
+
+
 def test_check_says_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None:
     assert check(ROOT / "configs" / "minimal.yaml") == 1
     assert "support: the base: " in (printed := capsys.readouterr().out)

@@ -51,6 +51,10 @@ class Code(StrEnum):
     RANK_MISMATCH = "rank_mismatch"
     SHAPE_MISMATCH = "shape_mismatch"
 
+    # A composite and its parts.
+    PART_REFUSED = "part_refused"
+    PART_OF_ANOTHER_BASE = "part_of_another_base"
+
     # The base model.
     BASE_MISSING = "base_missing"
     BASE_CONFIG_INVALID = "base_config_invalid"

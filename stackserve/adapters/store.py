@@ -1,6 +1,7 @@
 """The adapter store: private, read-only copies of validated adapters, named by their digest.
 
 <root>/<digest>/adapter_config.json, adapter_model.safetensors    files 0444, folder 0555
+<root>/composites/<recipe>   a link to the digest of a composite that was built from this recipe
 <root>/.import-…      a copy that is being validated
 <root>/.removed-…     a copy that is being deleted
 <root>/.imports.lock  held shared while importing; who gets it alone may remove leftovers
@@ -17,12 +18,13 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from stackserve.adapters.architecture import BaseArchitecture
 from stackserve.adapters.codes import Code
+from stackserve.adapters.composite import AdapterSource, Composite, build_composite
 from stackserve.adapters.folder import (
     ADAPTER_FILES,
     CHUNK_BYTES,
@@ -40,6 +42,7 @@ from stackserve.files import sync
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 IMPORTING, REMOVED = ".import-", ".removed-"
+COMPOSITES = "composites"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -50,21 +53,54 @@ class AdapterStore:
         self._root = root
 
     def import_adapter(
-        self, folder: Path, base: BaseArchitecture, limits: AdapterLimits
+        self, source: AdapterSource, base: BaseArchitecture, limits: AdapterLimits
     ) -> ValidatedAdapter:
         """Copy an adapter into the store, validate the copy, and keep it under its digest.
 
-        What was checked is what is served: later changes of `folder` have no effect.
+        What was checked is what is served: later changes of the source have no effect. A composite
+        is built in the store; one that was built before is only validated again.
         """
-        with open_adapter(folder, limits.max_bytes) as opened, _writing(opened.size):
+        if isinstance(source, Composite):
+            return self._import_composite(source, base, limits)
+        with open_adapter(source, limits.max_bytes) as opened, _writing(opened.size):
             self._prepare()
             with self._importing(), self._private_folder() as copy:
                 _copy_files(opened, copy, limits.max_bytes)
-                adapter = validate_adapter(copy, base, limits)
-                os.chmod(copy, 0o555)
-                sync(copy)
-                self._publish(copy, adapter.digest)
-        return replace(adapter, folder=self._folder(adapter.digest))
+                return self._keep(copy, validate_adapter(copy, base, limits))
+
+    def _import_composite(
+        self, composite: Composite, base: BaseArchitecture, limits: AdapterLimits
+    ) -> ValidatedAdapter:
+        with _writing(composite.most_bytes):
+            self._prepare()
+            with self._importing():
+                if built := self._built_before(composite.recipe, base, limits):
+                    return built
+                with self._private_folder() as copy:
+                    adapter = build_composite(composite, copy, base, limits)
+                    for name in ADAPTER_FILES:
+                        os.chmod(copy / name, 0o444)
+                        sync(copy / name)
+                    adapter = self._keep(copy, adapter)
+                    self._remember(composite.recipe, adapter.digest)
+                    return adapter
+
+    def _built_before(
+        self, recipe: str, base: BaseArchitecture, limits: AdapterLimits
+    ) -> ValidatedAdapter | None:
+        """The stored composite of a recipe, if it is there, intact and within the limits."""
+        with suppress(OSError, ArtifactRejected):
+            digest = os.readlink(self._root / COMPOSITES / recipe)
+            adapter = validate_adapter(self._folder(digest), base, limits)
+            return adapter if adapter.digest == digest else None
+        return None
+
+    def _remember(self, recipe: str, digest: str) -> None:
+        links = self._root / COMPOSITES
+        links.mkdir(mode=0o700, exist_ok=True)
+        fresh = links / f"{recipe}.{os.urandom(8).hex()}"
+        os.symlink(digest, fresh)
+        os.rename(fresh, links / recipe)
 
     def verify(self, digest: str) -> Path:
         """The folder of a stored adapter, after reading and hashing all of it."""
@@ -94,7 +130,15 @@ class AdapterStore:
                     if DIGEST.fullmatch(entry.name) and entry.name not in keep:
                         freed += _size(entry)
                         self._retire(entry)
+                self._forget_removed()
         return freed
+
+    def _forget_removed(self) -> None:
+        """Remove the links to composites that are gone. No import may be running."""
+        links = self._root / COMPOSITES
+        for link in links.iterdir() if links.is_dir() else ():
+            if not self._folder(os.readlink(link)).is_dir() or not DIGEST.fullmatch(link.name):
+                link.unlink()
 
     def _folder(self, digest: str) -> Path:
         return self._root / digest
@@ -131,6 +175,13 @@ class AdapterStore:
             yield folder
         finally:
             _remove(folder)
+
+    def _keep(self, copy: Path, adapter: ValidatedAdapter) -> ValidatedAdapter:
+        """Make a validated copy read-only, have the disk hold it, and give it its digest's name."""
+        os.chmod(copy, 0o555)
+        sync(copy)
+        self._publish(copy, adapter.digest)
+        return replace(adapter, folder=self._folder(adapter.digest))
 
     def _publish(self, copy: Path, digest: str) -> None:
         """Give `copy` its final name, unless an intact adapter has it already."""

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from stackserve.adapters import AdapterLimits, BaseArchitecture, ValidatedAdapter
+from stackserve.adapters import (
+    AdapterLimits,
+    AdapterSource,
+    BaseArchitecture,
+    Composite,
+    Part,
+    ValidatedAdapter,
+)
+from stackserve.adapters.composite import part_refused
 from stackserve.errors import ArtifactRejected
-from stackserve.settings import LORA_RANKS, GroupSettings, ModelSettings
+from stackserve.settings import LORA_RANKS, GroupSettings, MemberSettings, ModelSettings
 from stackserve.types import Refusal
 
 MIB = 2**20
 
-Admit = Callable[[Path, BaseArchitecture, AdapterLimits], ValidatedAdapter]
-"""Validates the adapter in a folder: `AdapterStore.import_adapter` to serve, `validate_adapter` to check."""
+Admit = Callable[[AdapterSource, BaseArchitecture, AdapterLimits], ValidatedAdapter]
+"""Validates an adapter: `AdapterStore.import_adapter` to serve, `validate_source` to check."""
 
 VERSION_DIGITS = 12
 
@@ -29,6 +37,8 @@ class Member:
     key: str
     model_id: str
     adapter: ValidatedAdapter
+    share: float = 1.0
+    pinned: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,22 +84,50 @@ def read_group(
     """Read the base and admit every adapter; a bad adapter is refused, not fatal.
 
     `locate` turns a path as written into a folder. Raises ArtifactRejected for a bad base.
-    Costs one read of every adapter's bytes.
+    Costs one read of every adapter's bytes, and of the parts' for a composite that is new.
     """
     base_folder = locate(settings.base.path)
     base = BaseArchitecture.from_folder(base_folder)
     limits = limits_of(settings)
-    members: list[Member] = []
-    refused: list[Refusal] = []
-    for done, member in enumerate(settings.members):
+    admitted: dict[str, ValidatedAdapter] = {}
+    refused: dict[str, Refusal] = {}
+    composites_last = sorted(settings.members, key=lambda member: member.path is None)
+    for done, member in enumerate(composites_last):
         progress(done, len(settings.members))
         try:
-            adapter = admit(locate(member.path), base, limits)
+            source = _source(member, locate, admitted, refused)
+            admitted[member.key] = admit(source, base, limits)
         except ArtifactRejected as error:
-            refused.append(refusal(settings, member, error.code, error.message))
-        else:
-            members.append(Member(member.key, settings.model_id_of(member), adapter))
-    return StackedGroup(settings, base_folder, base, tuple(members), tuple(refused))
+            refused[member.key] = refusal(settings, member, error.code, error.message)
+    members = tuple(
+        Member(
+            member.key,
+            settings.model_id_of(member),
+            admitted[member.key],
+            member.share,
+            member.pinned,
+        )
+        for member in settings.members
+        if member.key in admitted
+    )
+    in_order = tuple(refused[m.key] for m in settings.members if m.key in refused)
+    return StackedGroup(settings, base_folder, base, members, in_order)
+
+
+def _source(
+    member: MemberSettings,
+    locate: Callable[[str], Path],
+    admitted: Mapping[str, ValidatedAdapter],
+    refused: Mapping[str, Refusal],
+) -> AdapterSource:
+    """A member's folder, or its parts, which were admitted or refused before it."""
+    if member.path is not None:
+        return locate(member.path)
+    weights = member.adapters or {}
+    for key in weights:
+        if key in refused:
+            raise part_refused(key, refused[key].code, refused[key].message)
+    return Composite(tuple(Part(key, weight, admitted[key]) for key, weight in weights.items()))
 
 
 def limits_of(settings: GroupSettings) -> AdapterLimits:

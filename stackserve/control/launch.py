@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from stackserve.control.groups import StackedGroup
+from stackserve.control.groups import Member, StackedGroup
 from stackserve.protocol import AdapterSpec, WorkerSpec
 from stackserve.settings import LORA_RANKS, EngineSettings
 from stackserve.types import Target
 
 GIB = 2**30
-MOST_SLOTS_BY_DEFAULT = 8
-MOST_IN_MEMORY_BY_DEFAULT = 64
+SCHEDULER = "stackserve.engine.scheduler.AdapterScheduler"
+"""By name: the gateway imports no engine."""
+MOST_PRELOADED = 64
+"""Adapters that are loaded before a worker is ready; the rest load at their first request."""
 
 
 def targets_of(group: StackedGroup) -> tuple[Target, ...]:
@@ -46,16 +48,26 @@ def targets_of(group: StackedGroup) -> tuple[Target, ...]:
 def worker_spec(group: StackedGroup, socket: Path, events_fd: int) -> WorkerSpec:
     """The spec of a worker that serves `group` on `socket`."""
     _, *adapters = targets_of(group)
-    in_memory = _adapters_in_memory(group)
     return WorkerSpec(
         socket=str(socket),
         events_fd=events_fd,
         adapters=tuple(
-            AdapterSpec(target.key, target.worker_model, str(member.adapter.folder))
+            adapter_spec(target, member)
             for target, member in zip(adapters, group.members, strict=True)
         ),
-        preload=min(len(adapters), in_memory),
+        preload=min(len(adapters), MOST_PRELOADED),
         options=engine_options(group),
+    )
+
+
+def adapter_spec(target: Target, member: Member) -> AdapterSpec:
+    """How a worker knows one of a group's members."""
+    return AdapterSpec(
+        key=target.key,
+        worker_model=target.worker_model,
+        folder=str(member.adapter.folder),
+        weight=member.share,
+        pinned=member.pinned,
     )
 
 
@@ -77,6 +89,8 @@ def engine_options(group: StackedGroup) -> dict[str, Any]:
         "enforce_eager": engine.enforce_eager or None,
         "seed": engine.seed,
         "disable_fastapi_docs": True,
+        "scheduler_cls": SCHEDULER,
+        "additional_config": {"stackserve": _scheduling_options(engine)},
         **_lora_options(group),
         **_tool_options(engine),
         **engine.vllm_args,
@@ -88,15 +102,9 @@ def _lora_options(group: StackedGroup) -> dict[str, Any]:
         return {}
     return {
         "enable_lora": True,
-        "max_loras": _slots(group),
-        "max_cpu_loras": _adapters_in_memory(group),
+        "max_loras": group.settings.adapter_slots,
         "max_lora_rank": _slot_rank(group),
     }
-
-
-def _slots(group: StackedGroup) -> int:
-    default = min(len(group.members), MOST_SLOTS_BY_DEFAULT)
-    return group.settings.engine.adapters_per_batch or default
 
 
 def _slot_rank(group: StackedGroup) -> int:
@@ -106,9 +114,15 @@ def _slot_rank(group: StackedGroup) -> int:
     return next(rank for rank in LORA_RANKS if rank >= largest)
 
 
-def _adapters_in_memory(group: StackedGroup) -> int:
-    default = min(len(group.members), MOST_IN_MEMORY_BY_DEFAULT)
-    return max(group.settings.engine.adapters_in_memory or default, _slots(group))
+def _scheduling_options(engine: EngineSettings) -> dict[str, Any]:
+    """What the scheduler in the engine's process is told."""
+    return {
+        "adapters_per_batch": engine.adapters_per_batch,
+        "starvation_seconds": engine.starvation_seconds,
+        "min_residency_seconds": engine.min_residency_seconds,
+        "host_bytes": int(engine.adapter_memory_gib * GIB),
+        "stagers": engine.adapter_threads,
+    }
 
 
 def _tool_options(engine: EngineSettings) -> dict[str, Any]:

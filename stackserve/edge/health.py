@@ -10,18 +10,22 @@ from fastapi.responses import JSONResponse
 
 from stackserve.control.states import DeploymentState, DeploymentStatus
 from stackserve.edge.relay import Drain
+from stackserve.edge.scrape import Scrape
 from stackserve.metrics import Metrics
+from stackserve.routing.snapshot import Routes
 
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def add_health(
     app: FastAPI,
+    routes: Routes,
     statuses: Callable[[], Sequence[DeploymentStatus]],
     metrics: Metrics,
     drain: Drain,
 ) -> None:
     """Add the three routes to the application."""
+    scrape = Scrape(routes, metrics)
 
     @app.get("/livez")
     async def alive() -> dict[str, str]:
@@ -35,13 +39,13 @@ def add_health(
         return JSONResponse(body, 200 if word in ("ready", "degraded") else 503)
 
     @app.get("/metrics")
-    async def scrape() -> Response:
+    async def show_metrics() -> Response:
         for status in statuses():
             metrics.in_flight.labels(status.group).set(status.in_flight)
             metrics.ready.labels(status.group).set(status.state is DeploymentState.READY)
             metrics.served.labels(status.group, "served").set(status.served)
             metrics.served.labels(status.group, "refused").set(len(status.refused))
-        return Response(metrics.render(), media_type=PROMETHEUS)
+        return Response(await scrape.text(), media_type=PROMETHEUS)
 
 
 def readiness(statuses: Sequence[DeploymentStatus]) -> str:

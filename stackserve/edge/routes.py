@@ -33,7 +33,7 @@ def build_app(
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(Exception, _on_bug)
     _add_models(app, routes)
-    add_health(app, statuses, metrics, drain)
+    add_health(app, routes, statuses, metrics, drain)
     return app
 
 

@@ -54,6 +54,21 @@ class SlottedLayer(BoundLayer):
     def load_slot(self, slot: int, memory: lora.WeightMemory) -> None:
         self.weights.load_slot(slot, memory)
 
+    def prepare(
+        self, slices: tuple[lora.SliceWeights | None, ...], memory: lora.WeightMemory
+    ) -> lora.PreparedWeights | None:
+        """An adapter's weights as `place` wants them; None when it has none here. In any thread."""
+        if not any(slices):
+            return None
+        return self.weights.adapters.prepare(lora.LayerWeights(slices), memory)
+
+    def place(self, slot: int, prepared: lora.PreparedWeights | None) -> None:
+        """Let `slot` hold what was prepared, whatever it held before."""
+        if prepared is None:
+            self.weights.adapters.unload(slot)
+        else:
+            self.weights.adapters.place(slot, prepared)
+
 
 class BoundLinear(SlottedLayer):
     """A linear layer."""

@@ -10,10 +10,14 @@ import contextlib
 import signal
 import sys
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from stackserve.lifeline import Events, take_spec
 from stackserve.protocol import AdapterFailed, Phase, Ready, WorkerSpec
+
+if TYPE_CHECKING:
+    from stackserve.engine.adapter_registry import AdapterRegistry
 
 ENGINE_DIED = 70
 """Exit code when vLLM's engine process is gone (EX_SOFTWARE)."""
@@ -36,7 +40,9 @@ def main() -> None:
 
 
 async def _serve(spec: WorkerSpec, events: Events) -> int:
-    from stackserve.engine import compat, compat_cpu
+    from stackserve.engine import compat, compat_adapters, compat_cpu
+    from stackserve.engine.adapter_registry import AdapterRegistry
+    from stackserve.engine.adapter_routes import add_adapter_routes
 
     arguments = compat.parse_engine_options(spec.options)
     compat_cpu.bound_kv_cache_on_cpu(arguments, KV_CACHE_BYTES_ON_CPU)
@@ -44,27 +50,22 @@ async def _serve(spec: WorkerSpec, events: Events) -> int:
     async with compat.open_engine(arguments) as engine:
         tasks = tuple(await engine.get_supported_tasks())
         app = await compat.build_openai_app(engine, arguments, tasks)
-        await _load_adapters(spec, app, engine, events)
-        public = {adapter.worker_model: adapter.key for adapter in spec.adapters}
-        compat.answer_with_public_names(app, public)
+        registry = AdapterRegistry(app, partial(compat_adapters.ask_scheduler, engine))
+        await _load_adapters(spec, registry, events)
+        compat.answer_with_public_names(app, registry.public)
+        add_adapter_routes(app, registry)
         ready = Ready(tasks, engine.model_config.max_model_len, compat.vllm_version())
         return await _answer(spec, app, engine, lambda: events.send(ready))
 
 
-async def _load_adapters(spec: WorkerSpec, app: Any, engine: Any, events: Events) -> None:
-    """Register every adapter, and load the first `preload`; one that fails is reported, not fatal."""
-    from stackserve.engine import compat
+async def _load_adapters(spec: WorkerSpec, registry: AdapterRegistry, events: Events) -> None:
+    """Know every adapter, and load the first `preload`; one that fails is reported, not fatal."""
 
-    for number, adapter in enumerate(spec.adapters, start=1):
-        request = compat.register_adapter(app, adapter.worker_model, number, adapter.folder)
-        if number > spec.preload:
-            continue
-        events.send(Phase("loading adapters", number - 1, spec.preload))
-        try:
-            await engine.add_lora(request)
-        except Exception as error:  # noqa: BLE001  # vLLM raises whatever its loader raised
-            compat.forget_adapter(app, adapter.worker_model)
-            events.send(AdapterFailed(adapter.key, str(error)[:MAX_MESSAGE]))
+    def progress(done: int) -> None:
+        events.send(Phase("loading adapters", done, spec.preload))
+
+    for failed, reason in await registry.open(spec.adapters, spec.preload, progress):
+        events.send(AdapterFailed(failed.key, reason[:MAX_MESSAGE]))
 
 
 async def _answer(spec: WorkerSpec, app: Any, engine: Any, on_ready: Any) -> int:

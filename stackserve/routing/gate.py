@@ -40,6 +40,11 @@ class Gate:
         self._empty.set()
 
     @property
+    def endpoint(self) -> Endpoint | None:
+        """The worker behind an open gate, for questions that are no requests; None while it is shut."""
+        return self._endpoint
+
+    @property
     def inside(self) -> int:
         """Requests that run or wait in the worker now."""
         return self._inside

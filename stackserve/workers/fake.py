@@ -14,7 +14,8 @@ message, an event each; as vLLM, it stops working when the client goes. Some fir
     whoami     the name by which the worker knows the model
     body       the request body as it arrived
 
-`options.fake_start` of the spec can make the start go wrong, see `_obey_at_start`.
+`options.fake_start` of the spec can make the start go wrong, see `_obey_at_start`, and the answer to
+`GET ADAPTERS_PATH`, see `_answer_adapters`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import msgspec
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -37,19 +39,89 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from stackserve.lifeline import Events, take_spec
-from stackserve.protocol import AdapterFailed, Phase, Ready
+from stackserve.protocol import (
+    ADAPTERS_PATH,
+    AdapterFacts,
+    AdapterFailed,
+    AdaptersSnapshot,
+    KeyNumbers,
+    Phase,
+    Ready,
+    ResidencyFacts,
+    WorkerSpec,
+)
 
 COMMAND = (sys.executable, "-m", "stackserve.workers.fake")
 
 TASKS = ("generate",)
 
+SLOTS = 2
+ADAPTER_BYTES = 1000
 
-def build_fake_app() -> Starlette:
+
+class FakeEngine:
+    """Counts what is asked of it; a word is a token. The first `SLOTS` adapters are always on the device,
+    the others in host memory.
+    """
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self.running: dict[int, str] = {}
+        self._adapters = [adapter.key for adapter in spec.adapters]
+        self._base = str(spec.options.get("served_model_name", "base"))
+        self._keys = {key: KeyNumbers(key) for key in (self._base, *self._adapters)}
+
+    @contextlib.contextmanager
+    def request(self, worker_model: str, words: list[str]) -> Iterator[KeyNumbers]:
+        """One that runs; it counts as aborted when it does not come to its end."""
+        key = worker_model.rpartition("@")[0] or worker_model
+        numbers = self._keys.setdefault(key, KeyNumbers(key))
+        numbers.arrived += 1
+        numbers.prompt_tokens += len(words)
+        if key in self._adapters[:SLOTS]:
+            numbers.hits += 1
+        elif key in self._adapters:
+            numbers.deferred += 1
+        outcome = "abort"
+        self.running[id(words)] = key
+        try:
+            yield numbers
+            outcome = "stop"
+        finally:
+            del self.running[id(words)]
+            numbers.finished[outcome] = numbers.finished.get(outcome, 0) + 1
+
+    def snapshot(self) -> AdaptersSnapshot:
+        running = list(self.running.values())
+        adapters = tuple(
+            AdapterFacts(
+                key,
+                "device" if number < SLOTS else "host",
+                ADAPTER_BYTES,
+                running=running.count(key),
+            )
+            for number, key in enumerate(self._adapters)
+        )
+        host_bytes = ADAPTER_BYTES * len(adapters)
+        residency = ResidencyFacts(
+            slots=SLOTS,
+            host_bytes=host_bytes,
+            host_limit=2 * host_bytes,
+            adapters=adapters,
+            base_key=self._base,
+            base_running=running.count(self._base),
+        )
+        return AdaptersSnapshot(tuple(self._keys.values()), residency=residency)
+
+
+def build_fake_app(spec: WorkerSpec) -> Starlette:
     """The HTTP side. `GET /running` tells how many streams are open."""
-    running: set[int] = set()
+    engine = FakeEngine(spec)
 
     async def count(_: Request) -> Response:
-        return JSONResponse(len(running))
+        return JSONResponse(len(engine.running))
+
+    async def adapters(_: Request) -> Response:
+        return await _answer_adapters(spec.options.get("fake_start"), engine)
 
     async def chat(request: Request) -> Response:
         raw = await request.body()
@@ -63,15 +135,30 @@ def build_fake_app() -> Starlette:
             words = [body["model"]]
         if order == "body":
             words = [raw.decode()]
-        stream = _events(body["model"], words, running)
+        stream = _events(body["model"], words, engine)
         if body.get("stream"):
             return StreamingResponse(stream, media_type="text/event-stream")
         await _exhaust(stream, request)
         return JSONResponse(_completion(body["model"], " ".join(words)))
 
     return Starlette(
-        routes=[Route("/running", count), Route("/v1/chat/completions", chat, methods=["POST"])]
+        routes=[
+            Route("/running", count),
+            Route(ADAPTERS_PATH, adapters),
+            Route("/v1/chat/completions", chat, methods=["POST"]),
+        ]
     )
+
+
+async def _answer_adapters(order: Any, engine: FakeEngine) -> Response:
+    match order:
+        case {"adapters": "silence"}:
+            await asyncio.Event().wait()
+        case {"adapters": "nonsense"}:
+            return Response(b"{")
+        case {"adapters": "none"}:
+            return Response(status_code=404)
+    return Response(msgspec.json.encode(engine.snapshot()), media_type="application/json")
 
 
 async def _exhaust(stream: AsyncIterator[bytes], request: Request) -> None:
@@ -89,10 +176,8 @@ async def _exhaust(stream: AsyncIterator[bytes], request: Request) -> None:
         task.cancel()
 
 
-async def _events(model: str, words: list[str], running: set[int]) -> AsyncIterator[bytes]:
-    ticket = id(words)
-    running.add(ticket)
-    try:
+async def _events(model: str, words: list[str], engine: FakeEngine) -> AsyncIterator[bytes]:
+    with engine.request(model, words) as numbers:
         if words[:1] == ["torn"]:
             yield b'data: {"choices": [{"index": 0, "del'
             return
@@ -101,10 +186,9 @@ async def _events(model: str, words: list[str], running: set[int]) -> AsyncItera
             if number == 0:
                 async for last in _obey(word):
                     yield last
+            numbers.generated_tokens += 1
             await asyncio.sleep(0.3 if words[0] == "slow" else 0)
         yield b"data: [DONE]\n\n"
-    finally:
-        running.discard(ticket)
 
 
 async def _obey(order: str) -> AsyncIterator[bytes]:
@@ -149,7 +233,7 @@ def main() -> None:
             events.send(Ready(TASKS, 1024, "fake"))
 
     config = uvicorn.Config(
-        build_fake_app(), uds=spec.socket, log_level="warning", timeout_keep_alive=3600
+        build_fake_app(spec), uds=spec.socket, log_level="warning", timeout_keep_alive=3600
     )
     asyncio.run(Server(config).serve())
 

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from stackserve.control.groups import StackedGroup
-from stackserve.control.launch import engine_options, targets_of, worker_spec
+from stackserve.control.launch import SCHEDULER, engine_options, targets_of, worker_spec
 from stackserve.protocol import WorkerSpec
-from stackserve.settings import EngineSettings
+from stackserve.settings import EngineSettings, MemberSettings
 from tests.conftest import Models, read
 
 LORA = {"enable_lora", "max_loras", "max_cpu_loras", "max_lora_rank"}
@@ -28,7 +28,9 @@ def many(group: StackedGroup, count: int, rank: int = 2, **engine: Any) -> Stack
     (member,) = group.members
     adapter = replace(member.adapter, rank=rank)
     members = tuple(replace(member, key=f"k{n}", adapter=adapter) for n in range(count))
-    settings = group.settings.model_copy(update={"engine": EngineSettings(**engine)})
+    named = tuple(MemberSettings(key=each.key, path="a") for each in members)
+    changes = {"engine": EngineSettings(**engine), "members": named}
+    settings = group.settings.model_copy(update=changes)
     return replace(group, members=members, settings=settings)
 
 
@@ -64,26 +66,46 @@ def test_a_configured_rank_is_taken(one: StackedGroup) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "engine", "slots", "in_memory", "preload"),
+    ("count", "engine", "slots", "preload"),
     [
-        (1, {}, 1, 1, 1),
-        (4, {}, 4, 4, 4),
-        (20, {}, 8, 20, 20),
-        (100, {}, 8, 64, 64),
-        (100, {"adapters_per_batch": 2}, 2, 64, 64),
-        (100, {"adapters_in_memory": 100}, 8, 100, 100),
-        (100, {"adapters_in_memory": 2}, 8, 8, 8),
-        (100, {"adapters_per_batch": 1, "adapters_in_memory": 2}, 1, 2, 2),
-        (2, {"adapters_per_batch": 16}, 16, 16, 2),
+        (1, {}, 1, 1),
+        (4, {}, 4, 4),
+        (20, {}, 8, 20),
+        (100, {}, 8, 64),
+        (100, {"adapter_slots": 2}, 2, 64),
+        (100, {"adapters_per_batch": 2}, 8, 64),
+        (100, {"adapter_slots": 4, "adapters_per_batch": 2}, 4, 64),
+        (2, {"adapter_slots": 16}, 16, 2),
+        (2, {"adapters_per_batch": 16}, 16, 2),
     ],
 )
-def test_slots_and_memory_are_bounded(
-    one: StackedGroup, count: int, engine: dict[str, int], slots: int, in_memory: int, preload: int
+def test_slots_and_preloads_are_bounded(
+    one: StackedGroup, count: int, engine: dict[str, int], slots: int, preload: int
 ) -> None:
     group = many(one, count, **engine)
-    options = engine_options(group)
-    assert (options["max_loras"], options["max_cpu_loras"]) == (slots, in_memory)
+    assert engine_options(group)["max_loras"] == slots
     assert worker_spec(group, Path("/s"), 3).preload == preload
+
+
+def test_the_scheduler_is_told_what_is_configured(one: StackedGroup) -> None:
+    group = many(one, 3, adapters_per_batch=2, adapter_memory_gib=0.5, starvation_seconds=1)
+    assert engine_options(group)["additional_config"] == {
+        "stackserve": {
+            "adapters_per_batch": 2,
+            "starvation_seconds": 1,
+            "min_residency_seconds": 0.5,
+            "host_bytes": 2**29,
+            "stagers": 2,
+        }
+    }
+    assert engine_options(group)["scheduler_cls"] == SCHEDULER
+
+
+def test_a_members_share_and_pin_reach_the_worker(one: StackedGroup) -> None:
+    (member,) = one.members
+    group = replace(one, members=(replace(member, share=3.0, pinned=True),))
+    (spec,) = worker_spec(group, Path("/s"), 3).adapters
+    assert (spec.weight, spec.pinned) == (3.0, True)
 
 
 def test_a_base_alone_gets_no_lora_options(models: Models) -> None:

@@ -14,6 +14,8 @@ from tests.engine.bad_adapters import BAD, make_bad_adapters
 from tests.engine.server import Server, running_server, shared_memory
 
 KEYS = ("base", *(each.key for each in BEHAVIOURS))
+COMPOSITES = {"pirate-json": {"pirate": 0.7, "json": 1.0}, "not-terse": {"terse": -0.5, "emoji": 1}}
+"""Composites of the demo's adapters on the server `exact`."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,7 +39,7 @@ def before() -> set[str]:
 
 @pytest.fixture(scope="session")
 def exact(demo_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The demo group in fp32, with small chunks, raw logits, and every bad adapter as a member."""
+    """The demo group in fp32, with small chunks, raw logits, composites, and every bad adapter as a member."""
     folder = tmp_path_factory.mktemp("exact")
     make_bad_adapters(BEHAVIOURS[0].adapter, folder / "bad")
     group = {
@@ -45,6 +47,7 @@ def exact(demo_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         "base": {"path": "demo:base"},
         "members": [
             *({"key": each.key, "path": f"demo:{each.key}"} for each in BEHAVIOURS),
+            *({"key": key, "adapters": weights} for key, weights in COMPOSITES.items()),
             *({"key": key, "path": str(folder / "bad" / key)} for key in BAD),
         ],
         "engine": {

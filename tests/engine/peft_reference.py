@@ -1,7 +1,8 @@
 """What Hugging Face PEFT answers in fp32: the yardstick of exactness.
 
-`python peft_reference.py BASE JOBS.json OUT.npz`: each job is {name, adapter (folder or null), prompt
-(token ids)}; OUT holds, for each, `name/tokens` [steps] greedy and `name/logits` [steps, vocabulary].
+`python peft_reference.py BASE JOBS.json OUT.npz`: each job is {name, adapter (a folder, null, or folders
+with their weights), prompt (token ids)}; OUT holds, for each, `name/tokens` [steps] greedy and
+`name/logits` [steps, vocabulary].
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ STEPS = 8
 
 def main(base: str, jobs_file: str, out: str) -> None:
     import torch
-    from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     jobs = json.loads(Path(jobs_file).read_text())
@@ -28,7 +28,9 @@ def main(base: str, jobs_file: str, out: str) -> None:
         for adapter, group in groupby(jobs, key=lambda job: job["adapter"]):
             model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
             if adapter:
-                model = PeftModel.from_pretrained(model, adapter, autocast_adapter_dtype=True)
+                model = _with_adapters(
+                    model, adapter if isinstance(adapter, dict) else {adapter: 1}
+                )
             model = model.float().eval()
             for job in group:
                 answer = model.generate(
@@ -43,6 +45,21 @@ def main(base: str, jobs_file: str, out: str) -> None:
                 arrays[f"{job['name']}/tokens"] = answer.sequences[0, len(job["prompt"]) :].numpy()
                 arrays[f"{job['name']}/logits"] = torch.cat(answer.logits).numpy()
     np.savez(out, **arrays)
+
+
+def _with_adapters(model: Any, weights: dict[str, float]) -> Any:
+    """The model with one adapter, or with several concatenated as PEFT does it."""
+    from peft import PeftModel
+
+    names = [str(number) for number in range(len(weights))]
+    first, *others = weights
+    model = PeftModel.from_pretrained(model, first, "0", autocast_adapter_dtype=True)
+    if others:
+        for name, folder in zip(names[1:], others, strict=True):
+            model.load_adapter(folder, name, autocast_adapter_dtype=True)
+        model.add_weighted_adapter(names, [*weights.values()], "cat", combination_type="cat")
+        model.set_adapter("cat")
+    return model
 
 
 if __name__ == "__main__":

@@ -97,7 +97,11 @@ def peft(demo_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Yardstick
 
 
 async def answers(
-    server: Server, peft: Yardstick, lengths: tuple[int, ...] = LENGTHS, **more: Any
+    server: Server,
+    peft: Yardstick,
+    lengths: tuple[int, ...] = LENGTHS,
+    keys: tuple[str, ...] = KEYS,
+    **more: Any,
 ) -> dict[tuple[str, int], Any]:
     """Ask for every (key, length) at once; the choices with their log-probability fields."""
     async with server.client() as client:
@@ -112,7 +116,7 @@ async def answers(
             )
             return answer.choices[0]
 
-        jobs = [(key, length) for key in KEYS for length in lengths]
+        jobs = [(key, length) for key in keys for length in lengths]
         return dict(zip(jobs, await asyncio.gather(*(ask(*job) for job in jobs)), strict=True))
 
 

@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from stackserve.demo.behaviours import BEHAVIOURS
-from tests.engine.conftest import KEYS
+from tests.engine.conftest import COMPOSITES, KEYS
 from tests.engine.server import Server, wait_until_metric
 
 QUESTION: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
@@ -42,7 +42,7 @@ async def test_models_lists_keys_with_id_parent_and_digest(exact: Server) -> Non
     async with exact.client() as client:
         cards = [card async for card in client.models.list()]
         by_id = await client.models.retrieve("exact/pirate")
-    assert [card.id for card in cards] == list(KEYS)
+    assert [card.id for card in cards] == [*KEYS, *COMPOSITES]
     base, *adapters = (card.model_dump() for card in cards)
     assert (base["parent"], base["adapter_sha256"]) == (None, None)
     assert {card["parent"] for card in adapters} == {"base"}

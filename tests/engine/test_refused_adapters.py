@@ -10,7 +10,7 @@ import pytest
 
 from stackserve.demo.behaviours import BEHAVIOURS
 from tests.engine.bad_adapters import BAD
-from tests.engine.conftest import KEYS
+from tests.engine.conftest import COMPOSITES, KEYS
 from tests.engine.server import Server
 
 QUESTION: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
@@ -57,5 +57,5 @@ async def test_a_bad_adapter_is_refused_with_its_code_and_nobody_else_notices(
 
 def test_readyz_names_every_refused_adapter_and_the_good_ones_are_served(exact: Server) -> None:
     (group,) = exact.status()["groups"]
-    assert group["served"] == len(KEYS)
+    assert group["served"] == len(KEYS) + len(COMPOSITES)
     assert {r["key"]: r["code"] for r in group["refused"]} == {k: c for k, (c, _) in BAD.items()}

@@ -16,7 +16,7 @@ from stackserve_kernels.lora.library import InstructionSet, cpu_library, kernels
 from stackserve_kernels.lora.linear import AmxLinear
 from stackserve_kernels.lora.memory import WeightMemory
 from stackserve_kernels.lora.plan import NO_ADAPTER, BatchPlan, Segment, plan_rows
-from stackserve_kernels.lora.weights import LayerWeights, LoraLayer, SliceWeights
+from stackserve_kernels.lora.weights import LayerWeights, LoraLayer, PreparedWeights, SliceWeights
 
 __all__ = [
     "NO_ADAPTER",
@@ -27,6 +27,7 @@ __all__ = [
     "InstructionSet",
     "LayerWeights",
     "LoraLayer",
+    "PreparedWeights",
     "Segment",
     "SliceWeights",
     "WeightMemory",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,6 +21,18 @@ SLICE = np.dtype(
     [("a", "u8"), ("b", "u8"), ("rank", "i4"), ("groups", "i4"), ("scale", "f4"), ("unused", "i4")]
 )
 """`SliceWeights` of csrc/lora.h."""
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedCpu:
+    """A layer's packed weights and what its table says of them: `SLICE`, one for each slice."""
+
+    packed: PackedLayer
+    entries: np.ndarray
+
+    @property
+    def num_bytes(self) -> int:
+        return int(self.packed.data.nbytes)
 
 
 class CpuLayer:
@@ -56,21 +69,29 @@ class CpuLayer:
     def is_empty(self) -> bool:
         return not self._packed
 
-    def load(self, slot: int, weights: LayerWeights, memory: WeightMemory | None = None) -> None:
-        """See `LoraLayer.load`. Memory: the adapter's own rank, as `packing` lays it out."""
+    def prepare(self, weights: LayerWeights, memory: WeightMemory | None = None) -> PreparedCpu:
+        """See `LoraLayer.prepare`. Memory: the adapter's own rank, as `packing` lays it out."""
         slices = check_weights(weights, self.in_features, self.out_features)
         largest = max((each.rank for each in slices if each is not None), default=0)
         if largest > MOST_RANK:
             raise ValueError(f"rank {largest} is above {MOST_RANK}")
         packed = pack_layer(slices, self.dtype, memory)
         base = packed.data.data_ptr()
+        entries = np.zeros(len(slices), dtype=SLICE)
         for number, each in enumerate(packed.slices):
-            entry = (0, 0, 0, 0, 0.0, 0)
             if each is not None:
                 addresses = base + each.a_offset, base + each.b_offset
-                entry = (*addresses, each.rank, each.groups, weights.scale, 0)
-            self._table[slot, number] = entry
-        self._packed[slot] = packed
+                entries[number] = (*addresses, each.rank, each.groups, weights.scale, 0)
+        return PreparedCpu(packed, entries)
+
+    def place(self, slot: int, prepared: PreparedCpu) -> None:
+        """See `LoraLayer.place`. Copies no weights: host memory is where they are computed with."""
+        self._table[slot] = prepared.entries
+        self._packed[slot] = prepared.packed
+
+    def load(self, slot: int, weights: LayerWeights, memory: WeightMemory | None = None) -> None:
+        """See `LoraLayer.load`."""
+        self.place(slot, self.prepare(weights, memory))
 
     def unload(self, slot: int) -> None:
         self._table[slot] = 0

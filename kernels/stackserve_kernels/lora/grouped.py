@@ -33,11 +33,19 @@ class GroupedLayer:
     def is_empty(self) -> bool:
         return not any(self._weights)
 
-    def load(self, slot: int, weights: LayerWeights, memory: WeightMemory | None = None) -> None:
-        """See `LoraLayer.load`. Keeps a copy, in torch's own memory."""
+    def prepare(self, weights: LayerWeights, memory: WeightMemory | None = None) -> LayerWeights:
+        """See `LoraLayer.prepare`. Keeps a copy, in torch's own memory."""
         slices = check_weights(weights, self.in_features, self.out_features)
         copies = (each and type(each)(each.a.clone(), each.b.clone()) for each in slices)
-        self._weights[slot] = LayerWeights(tuple(copies), weights.scale)
+        return LayerWeights(tuple(copies), weights.scale)
+
+    def place(self, slot: int, prepared: LayerWeights) -> None:
+        """See `LoraLayer.place`."""
+        self._weights[slot] = prepared
+
+    def load(self, slot: int, weights: LayerWeights, memory: WeightMemory | None = None) -> None:
+        """See `LoraLayer.load`."""
+        self.place(slot, self.prepare(weights, memory))
 
     def unload(self, slot: int) -> None:
         self._weights[slot] = None

@@ -79,23 +79,35 @@ class TritonLayer:
         """No slot has weights."""
         return not self._weights
 
-    def load(self, slot: int, weights: LayerWeights, memory: WeightMemory | None = None) -> None:
-        """Let rows of `slot` get these weights from the next `add` on. Copies them to the device;
-        `memory` is the host's, and not used.
+    def prepare(self, weights: LayerWeights, memory: WeightMemory | None = None) -> LayerWeights:
+        """See `LoraLayer.prepare`: Bᵀ laid out in lines, and pages that the device may read itself.
+        `memory` is not used.
         """
         slices = check_weights(weights, self.in_features, self.out_features)
         ranks = [0 if each is None else each.rank for each in slices]
-        self._check_slot(slot)
         if max(ranks) > self.largest_rank:
             raise ValueError(f"rank {max(ranks)} is over this layer's {self.largest_rank}")
+        prepared = (each and self._in_host_memory(each) for each in slices)
+        return LayerWeights(tuple(prepared), weights.scale)
+
+    def place(self, slot: int, prepared: LayerWeights) -> None:
+        """See `LoraLayer.place`. The copies to the device follow the current stream."""
+        self._check_slot(slot)
         held: list[torch.Tensor] = []
         entries = []
-        for number, (each, rank) in enumerate(zip(slices, ranks, strict=True)):
-            pair = None if each is None or rank == 0 else self._copy(slot, number, each)
+        for number, each in enumerate(prepared.slices):
+            pair = None if each is None or each.rank == 0 else self._copy(slot, number, each)
             held.extend(pair or ())
-            entries.append([pair[0].data_ptr(), pair[1].data_ptr(), rank] if pair else [0, 0, 0])
-        self._write(slot, entries, weights.scale)
+            entries.append(
+                [pair[0].data_ptr(), pair[1].data_ptr(), each.rank] if pair and each else [0, 0, 0]
+            )
+        self._write(slot, entries, prepared.scale)
         self._weights[slot] = held
+
+    def load(self, slot: int, weights: LayerWeights, memory: WeightMemory | None = None) -> None:
+        """See `LoraLayer.load`."""
+        self._check_slot(slot)
+        self.place(slot, self.prepare(weights, memory))
 
     def unload(self, slot: int) -> None:
         """Free the weights of `slot`; its rows then get nothing."""
@@ -154,6 +166,15 @@ class TritonLayer:
         }
         return {"shrink": both | sums, "expand": both | adds}
 
+    def _in_host_memory(self, weights: SliceWeights) -> SliceWeights:
+        """Of this layer's type, B stored as Bᵀ; pinned when the device is a GPU."""
+        pin = self.device.type == "cuda"
+        a, b = (
+            torch.empty(each.shape, dtype=self.dtype, pin_memory=pin).copy_(each)
+            for each in (weights.a, weights.b.T)
+        )
+        return SliceWeights(a, b.T)
+
     def _copy(
         self, slot: int, number: int, weights: SliceWeights
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -164,8 +185,8 @@ class TritonLayer:
         )
         a, b = (room[place] for room in rooms)
         a, b = a[: rank * self.in_features].view(rank, -1), b[:rank]
-        b[:, :out].copy_(weights.b.T)
-        return a.copy_(weights.a), b
+        b[:, :out].copy_(weights.b.T, non_blocking=True)
+        return a.copy_(weights.a, non_blocking=True), b
 
     def _take(
         self, slots: int, out: int, rank: int | None = None

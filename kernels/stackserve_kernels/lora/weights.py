@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -38,6 +38,18 @@ class LayerWeights:
     slices: tuple[SliceWeights | None, ...]
     scale: float = 1.0
 
+    @property
+    def num_bytes(self) -> int:
+        return sum(each.a.nbytes + each.b.nbytes for each in self.slices if each is not None)
+
+
+class PreparedWeights(Protocol):
+    """An adapter's weights for one layer as that layer's `place` wants them."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of host memory that they hold."""
+
 
 class LoraLayer(Protocol):
     """The adapters of one layer by slot, and the op over a batch that mixes them.
@@ -50,10 +62,16 @@ class LoraLayer(Protocol):
     def is_empty(self) -> bool:
         """No slot has weights."""
 
-    def load(self, slot: int, weights: LayerWeights, memory: WeightMemory | None = None) -> None:
-        """Let rows of `slot` get these weights from the next `add` on. Copies what it needs, into
-        `memory` where that is the host's: give all layers of an adapter the same.
+    def prepare(self, weights: LayerWeights, memory: WeightMemory | None = None) -> PreparedWeights:
+        """Do for `weights` whatever takes time; in any thread, while others compute. Copies what it
+        needs, into `memory` where that is the host's: give all layers of an adapter the same.
         """
+
+    def place(self, slot: int, prepared: Any) -> None:
+        """Let rows of `slot` get what this layer has prepared, from the next `add` on."""
+
+    def load(self, slot: int, weights: LayerWeights, memory: WeightMemory | None = None) -> None:
+        """`prepare` and `place` in one."""
 
     def unload(self, slot: int) -> None:
         """Free the weights of `slot`; its rows then get nothing."""

@@ -1,0 +1,1 @@
+"""Many adapters and few slots: vLLM's own scheduler against stackserve's, under the same traffic."""

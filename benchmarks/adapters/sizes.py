@@ -1,0 +1,60 @@
+"""How large each part is: `FULL` for figures to quote, `QUICK` to see that everything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Seconds, rates per second, and counts."""
+
+    adapters: tuple[int, ...]
+    slots: int
+    rounds: int
+    asks: int
+    """Requests of a session with arrivals."""
+    flood: float
+    """Arrivals per second that no variant keeps up with: for throughput."""
+    stream: float
+    """Arrivals per second that every variant can keep up with while adapters have slots: for waits."""
+    starvation_seconds: float
+    cold_at: float
+    loads_seconds: float
+    loads_gap: float
+    blocked: tuple[int, ...]
+    distinct: tuple[int, ...]
+    """Adapters over which the blocked requests are spread, beside as many as requests."""
+    steps: int
+
+
+FULL = Sizes(
+    adapters=(5, 100, 1000),
+    slots=8,
+    rounds=5,
+    asks=240,
+    flood=100.0,
+    stream=3.0,
+    starvation_seconds=30.0,
+    cold_at=10.0,
+    loads_seconds=12.0,
+    loads_gap=0.4,
+    blocked=(0, 1000, 5000, 20_000),
+    distinct=(1, 100, 5000),
+    steps=30,
+)
+QUICK = Sizes(
+    adapters=(5, 40),
+    slots=4,
+    rounds=1,
+    asks=30,
+    flood=100.0,
+    stream=3.0,
+    starvation_seconds=10.0,
+    cold_at=3.0,
+    loads_seconds=6.0,
+    loads_gap=0.5,
+    blocked=(0, 1000, 5000),
+    distinct=(1, 100),
+    steps=10,
+)

@@ -1,0 +1,229 @@
+"""Adapters come, go and are replaced while a real engine serves: nothing stops, nothing is mixed up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import httpx
+import openai
+import pytest
+import pytest_asyncio
+
+from stackserve.demo.behaviours import BEHAVIOURS
+from stackserve.protocol import ADAPTERS_PATH
+from tests.engine.server import Server, running_server
+
+KEYS = [each.key for each in BEHAVIOURS]
+FOLDERS = {each.key: each.adapter for each in BEHAVIOURS}
+QUESTION = "What is the capital of France?"
+
+
+@pytest.fixture(scope="module")
+def lively(demo_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The demo's four adapters in two slots, with host memory for about two more."""
+    folder = tmp_path_factory.mktemp("lively")
+    group = {
+        "name": "lively",
+        "base": {"path": "demo:base"},
+        "members": [{"key": key, "path": f"demo:{key}"} for key in KEYS],
+        "engine": {
+            "max_model_len": 1024,
+            "max_rank": 16,
+            "adapter_slots": 2,
+            "adapter_memory_gib": 0.008,
+            "starvation_seconds": 0.5,
+            "min_residency_seconds": 0.1,
+        },
+    }
+    file = folder / "lively.yaml"
+    file.write_text(json.dumps({"groups": [group]}))
+    with running_server(folder / "run", "serve", str(file), "--port", "0") as server:
+        server.wait_ready()
+        yield server
+
+
+class Worker:
+    """The engine worker, spoken to as the gateway does, on its socket."""
+
+    def __init__(self, socket: Path) -> None:
+        self._session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(socket)))
+        self.openai = openai.AsyncOpenAI(
+            base_url="http://worker/v1",
+            api_key="unused",
+            max_retries=0,
+            timeout=120,
+            http_client=httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(socket))),
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+        await self.openai.close()
+
+    async def add(self, name: str, folder: Path, **more: Any) -> tuple[int, Any]:
+        """The status and, for a refusal, the error."""
+        key = name.partition("@")[0]
+        spec = {"key": key, "worker_model": name, "folder": str(folder), **more}
+        async with self._session.put(f"http://worker{ADAPTERS_PATH}", json=spec) as answer:
+            return answer.status, None if answer.status == 204 else (await answer.json())["error"]
+
+    async def remove(self, name: str) -> int:
+        async with self._session.delete(f"http://worker{ADAPTERS_PATH}/{name}") as answer:
+            return answer.status
+
+    async def tiers(self) -> dict[str, list[dict[str, Any]]]:
+        """What is known of each key's adapters."""
+        async with self._session.get(f"http://worker{ADAPTERS_PATH}") as answer:
+            facts = (await answer.json())["residency"]["adapters"]
+        return {
+            key: [each for each in facts if each["key"] == key] for key in {f["key"] for f in facts}
+        }
+
+    async def say(self, model: str, max_tokens: int = 24) -> str:
+        return await say(self.openai, model, max_tokens)
+
+
+@pytest_asyncio.fixture
+async def worker(lively: Server) -> AsyncIterator[Worker]:
+    (socket,) = lively.sockets()
+    worker = Worker(socket)
+    yield worker
+    await worker.close()
+
+
+async def say(client: openai.AsyncOpenAI, model: str, max_tokens: int = 24) -> str:
+    answer = await client.chat.completions.create(
+        model=model,
+        messages=[{"role": "user", "content": QUESTION}],
+        max_tokens=max_tokens,
+        temperature=0,
+    )
+    return answer.choices[0].message.content or ""
+
+
+async def test_four_adapters_share_two_slots_and_each_answers_as_it_does_alone(
+    lively: Server,
+) -> None:
+    client = lively.client()
+    alone = {key: await say(client, key) for key in ("base", *KEYS)}
+    assert len(set(alone.values())) == len(alone)
+    models = [*alone] * 6
+    answers = await asyncio.gather(*(say(client, model) for model in models))
+    assert dict.fromkeys(models) == dict.fromkeys(alone)
+    assert [alone[model] for model in models] == list(answers)
+
+
+async def test_an_adapter_is_added_used_and_removed_without_a_restart(
+    lively: Server, worker: Worker, tmp_path: Path
+) -> None:
+    pid = lively.worker_pid()
+    copy = shutil.copytree(FOLDERS["pirate"], tmp_path / "late")
+    assert await worker.add("late@1", copy) == (204, None)
+    assert await worker.say("late@1") == await say(lively.client(), "pirate")
+    assert await worker.remove("late@1") == 204
+    with pytest.raises(openai.NotFoundError):
+        await worker.say("late@1")
+    assert "late" not in await worker.tiers()
+    assert await worker.remove("late@1") == 404
+    assert lively.worker_pid() == pid
+
+
+async def test_running_requests_end_on_the_old_weights_and_new_ones_start_on_the_new(
+    lively: Server, worker: Worker
+) -> None:
+    assert await worker.add("swap@1", FOLDERS["pirate"]) == (204, None)
+    options: dict[str, Any] = {
+        "prompt": "Once upon a time",
+        "max_tokens": 120,
+        "temperature": 0,
+        "extra_body": {"ignore_eos": True},
+    }
+    whole = (await worker.openai.completions.create(model="swap@1", **options)).choices[0].text
+    events = await worker.openai.completions.create(model="swap@1", stream=True, **options)
+    pieces = [(await anext(aiter(events))).choices[0].text]
+    assert await worker.add("swap@2", FOLDERS["terse"]) == (204, None)
+    assert await worker.remove("swap@1") == 204
+    assert await worker.say("swap@2") == await say(lively.client(), "terse"), "no block of the old"
+    with pytest.raises(openai.NotFoundError):
+        await worker.say("swap@1")
+    async for event in events:
+        pieces += [each.text for each in event.choices]
+    assert "".join(pieces) == whole
+    assert len((await worker.tiers())["swap"]) == 1, "the old weights are gone"
+    await worker.remove("swap@2")
+
+
+async def test_a_pinned_adapter_keeps_its_slot_and_one_is_left_for_the_others(
+    lively: Server, worker: Worker
+) -> None:
+    assert await worker.add("held@1", FOLDERS["json"], pinned=True) == (204, None)
+    client = lively.client()
+    for _ in range(2):
+        await asyncio.gather(*(say(client, key, 4) for key in KEYS))
+    ((facts),) = (await worker.tiers())["held"]
+    assert (facts["tier"], facts["pinned"]) == ("device", True)
+    status, error = await worker.add("held@2", FOLDERS["json"], pinned=True)
+    assert status == 422
+    assert "one must be left for the others" in error["message"]
+    await worker.remove("held@1")
+
+
+async def test_an_adapter_whose_files_are_gone_fails_its_own_requests_and_no_others(
+    lively: Server, worker: Worker, tmp_path: Path
+) -> None:
+    pid = lively.worker_pid()
+    client = lively.client()
+    copy = shutil.copytree(FOLDERS["terse"], tmp_path / "ghost")
+    assert await worker.add("ghost@1", copy) == (204, None)
+    before = await worker.say("ghost@1")
+    shutil.move(copy, tmp_path / "away")
+    while any(each["tier"] != "disk" for each in (await worker.tiers()).get("ghost", ())):
+        await asyncio.gather(*(say(client, key, 4) for key in KEYS))
+    answers = await asyncio.gather(
+        *(worker.say("ghost@1") for _ in range(3)),
+        *(say(client, key) for key in KEYS),
+        return_exceptions=True,
+    )
+    for failure in answers[:3]:
+        assert isinstance(failure, openai.APIStatusError)
+        assert failure.status_code == 503
+        assert "(adapter_load_failed)" in failure.message
+        assert str(tmp_path) not in failure.message
+    assert all(isinstance(each, str) for each in answers[3:])
+    shutil.move(tmp_path / "away", copy)
+    assert await worker.say("ghost@1") == before, "it is read again when its files are back"
+    assert lively.worker_pid() == pid
+    await worker.remove("ghost@1")
+
+
+@pytest.mark.parametrize("damage", ["nothing there", "no weights", "half the weights"])
+async def test_what_cannot_be_loaded_is_not_added_and_the_engine_lives(
+    lively: Server, worker: Worker, tmp_path: Path, damage: str
+) -> None:
+    folder = tmp_path / "broken"
+    if damage != "nothing there":
+        shutil.copytree(FOLDERS["pirate"], folder)
+        weights = folder / "adapter_model.safetensors"
+        data = weights.read_bytes()
+        weights.unlink()
+        if damage == "half the weights":
+            weights.write_bytes(data[: len(data) // 2])
+    status, error = await worker.add("broken@1", folder)
+    assert (status, error["code"]) == (422, "adapter_load_failed")
+    assert str(tmp_path) not in error["message"]
+    with pytest.raises(openai.NotFoundError):
+        await worker.say("broken@1")
+    assert "broken" not in await worker.tiers()
+    assert await say(lively.client(), "pirate", 4)
+
+
+async def test_the_gateway_tells_where_adapters_are_and_what_was_loaded(lively: Server) -> None:
+    async with aiohttp.ClientSession() as session, session.get(f"{lively.url}/metrics") as answer:
+        text = await answer.text()
+    assert "vllm:lora_requests_info{" in text
+    assert 'group="lively"' in text
