@@ -11,20 +11,22 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import uvicorn
 
 from stackserve.control.deployment import Deployment
-from stackserve.control.groups import Admit, read_group
+from stackserve.control.groups import Admit, StackedGroup, read_group
+from stackserve.control.reading import Progress
+from stackserve.control.reload import GroupUpdate, Outcome, update_groups
 from stackserve.control.states import DeploymentStatus
+from stackserve.control.update import changed_options
 from stackserve.edge.relay import Drain
 from stackserve.edge.routes import build_app
 from stackserve.errors import ConfigError
-from stackserve.metrics import Metrics
+from stackserve.metrics import NOBODY, Metrics
 from stackserve.routing.snapshot import Routes
-from stackserve.settings import Settings
+from stackserve.settings import GroupSettings, ServerSettings, Settings
 from stackserve.workers.process import COMMAND
 
 logger = logging.getLogger(__name__)
@@ -36,22 +38,58 @@ LAST_WORDS_SECONDS = 2.0
 class Gateway:
     """A running server. Made by `open_gateway`."""
 
-    def __init__(self, deployments: Sequence[Deployment], port: int, drain: Drain) -> None:
+    def __init__(
+        self,
+        deployments: Sequence[Deployment],
+        port: int,
+        drain: Drain,
+        metrics: Metrics,
+        server: ServerSettings,
+    ) -> None:
         self.port = port
         self._deployments = deployments
         self._drain = drain
+        self._metrics = metrics
+        self._server = server
+        self._updating = asyncio.Lock()
 
     def statuses(self) -> list[DeploymentStatus]:
         return [deployment.status() for deployment in self._deployments]
 
     async def changed(self) -> None:
         """Wait until some group's state or detail changes."""
-        waits = [asyncio.create_task(deployment.change.wait()) for deployment in self._deployments]
+        waits = [
+            asyncio.create_task(deployment.standing.change.wait())
+            for deployment in self._deployments
+        ]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
+
+    async def update(self, load: Callable[[], Settings]) -> list[GroupUpdate]:
+        """Change the members of running groups to what the settings say now, and say what needs a
+        restart; `load` reads them, in a thread. See `update_groups`.
+
+        Raises ConfigError, and then changes nothing, as when the server drains.
+        """
+        async with self._updating:
+            try:
+                settings = await asyncio.to_thread(load)
+            except ConfigError:
+                self._metrics.updates.labels(NOBODY, "invalid_config").inc()
+                for deployment in self._deployments:
+                    deployment.standing.note("not updated: the file is wrong, see the server's log")
+                raise
+            updates = [] if self._drain.begun else await update_groups(self._deployments, settings)
+        for option in changed_options("server", self._server, settings.server):
+            logger.warning("%s changed; restart the server for it", option)
+        for each in updates:
+            self._metrics.updates.labels(each.group, each.outcome).inc()
+            level = logging.WARNING if each.outcome is Outcome.NOT_LIVE else logging.INFO
+            logger.log(level, "%s: %s", each.group, each.sentence)
+        return updates
 
     async def drained(self, seconds: float) -> None:
         """Take no new requests, and wait until none runs, at most so many seconds.
@@ -95,11 +133,15 @@ async def open_gateway(
     """
     listener = _listen(settings.server.host, settings.server.port)
     routes, metrics, drain = Routes(), Metrics(), Drain()
+
+    def read(group: GroupSettings, progress: Progress) -> StackedGroup:
+        return read_group(group, locate, admit, progress)
+
     with tempfile.TemporaryDirectory(prefix="stackserve-") as sockets:
         deployments = [
             Deployment(
                 group,
-                partial(read_group, group, locate, admit),
+                read,
                 routes,
                 Path(sockets) / f"{number}.sock",
                 command=worker_command,
@@ -114,7 +156,8 @@ async def open_gateway(
         async with _http_server(app, listener):
             lives = [asyncio.create_task(deployment.run()) for deployment in deployments]
             try:
-                yield Gateway(deployments, listener.getsockname()[1], drain)
+                port = listener.getsockname()[1]
+                yield Gateway(deployments, port, drain, metrics, settings.server)
             finally:
                 drain.begun = True
                 for deployment, life in zip(deployments, lives, strict=True):

@@ -76,6 +76,12 @@ class Metrics:
             ("group", "state"),
             registry=self.registry,
         )
+        self.updates = Counter(
+            "stackserve_group_updates",
+            "Updates of a group's members while it runs, by what came of them",
+            ("group", "outcome"),
+            registry=self.registry,
+        )
         self.scrape_failures = Counter(
             "stackserve_worker_scrape_failures",
             "Scrapes to which a group's worker contributed nothing, because it did not answer",

@@ -3,8 +3,9 @@
 The gateway writes one `WorkerSpec` as a line of JSON to the worker's standard input and keeps that
 pipe open: its end means that the gateway is gone, and the worker kills itself. The worker writes one
 `WorkerEvent` a line to the file descriptor `spec.events_fd`. Requests go over HTTP on `spec.socket`, and
-so does one more thing: `GET ADAPTERS_PATH` answers with an `AdaptersSnapshot`, which the gateway turns
-into metrics.
+so does what there is to say about adapters, at `ADAPTERS_PATH`: GET answers with an `AdaptersSnapshot`,
+which the gateway turns into metrics; PUT of an `AdapterSpec` loads that adapter, then lets requests name
+it; DELETE of `ADAPTERS_PATH/{worker_model}` forgets one.
 """
 
 from __future__ import annotations

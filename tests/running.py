@@ -18,6 +18,7 @@ from openai import AsyncOpenAI
 
 from stackserve.adapters import validate_source
 from stackserve.app import Gateway, open_gateway
+from stackserve.control.reload import GroupUpdate
 from stackserve.control.states import DeploymentStatus
 from stackserve.settings import GroupSettings, ServerSettings, Settings
 from stackserve.workers import fake
@@ -36,6 +37,7 @@ class Running:
     http: aiohttp.ClientSession
     openai: AsyncOpenAI
     sockets: Path
+    server: ServerSettings
 
     def status(self, group: str = "g") -> DeploymentStatus:
         return next(status for status in self.gateway.statuses() if status.group == group)
@@ -65,15 +67,29 @@ class Running:
         async with self.http.get(path) as response:
             return response.status, await response.json()
 
+    async def update(self, *groups: GroupSettings) -> list[GroupUpdate]:
+        """As SIGHUP does when the file now has these groups."""
+        settings = Settings(server=self.server, groups=groups)
+        return await self.gateway.update(lambda: settings)
+
     async def in_worker(self, number: int = 0) -> int:
         """How many requests a worker works on, by its own count."""
+        return int(await self.ask_worker("/running", number))
+
+    async def ask_worker(self, path: str, number: int = 0) -> Any:
+        """What a worker tells of itself."""
+        async with self._to_worker(number) as session, session.get(path) as response:
+            return await response.json()
+
+    async def release_worker(self) -> None:
+        """Have the worker answer what it was ordered to wait with, see workers/fake_adapters.py."""
+        async with self._to_worker(0) as session, session.post("/go") as response:
+            response.raise_for_status()
+
+    def _to_worker(self, number: int) -> aiohttp.ClientSession:
         (socket,) = self.sockets.glob(f"stackserve-*/{number}.sock")
         connector = aiohttp.UnixConnector(str(socket))
-        async with (
-            aiohttp.ClientSession("http://worker", connector=connector) as session,
-            session.get("/running") as response,
-        ):
-            return int(await response.text())
+        return aiohttp.ClientSession("http://worker", connector=connector)
 
 
 def question(words: str, *, model: str = "a", stream: bool = False, **more: Any) -> dict[str, Any]:
@@ -83,20 +99,23 @@ def question(words: str, *, model: str = "a", stream: bool = False, **more: Any)
 
 @asynccontextmanager
 async def running(
-    *groups: GroupSettings, until: str | None = "ready", **server: Any
+    *groups: GroupSettings,
+    until: str | None = "ready",
+    locate: Callable[[str], Path] = Path,
+    **server: Any,
 ) -> AsyncIterator[Running]:
     """Serve groups with fake workers; begins when all of them are in the state `until`, if given."""
     settings = Settings(server=ServerSettings(port=0, **server), groups=groups)
     with tempfile.TemporaryDirectory(prefix="ss-") as sockets:
         async with AsyncExitStack() as stack:
             with mock.patch.object(tempfile, "tempdir", sockets):
-                opening = open_gateway(settings, Path, validate_source, fake.COMMAND)
+                opening = open_gateway(settings, locate, validate_source, fake.COMMAND)
                 gateway = await stack.enter_async_context(opening)
             url = f"http://127.0.0.1:{gateway.port}"
             openai = AsyncOpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0)
             http = await stack.enter_async_context(aiohttp.ClientSession(url))
             await stack.enter_async_context(openai)
-            served = Running(gateway, url, http, openai, Path(sockets))
+            served = Running(gateway, url, http, openai, Path(sockets), settings.server)
             for group in groups if until else ():
                 await served.until(until, group.name)
             yield served

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
 import signal
 import socket
@@ -21,6 +23,12 @@ from stackserve.cli import main
 from tests.running import PATIENCE, cpu_seconds
 
 BROKEN = "groups:\n  - name: g\n    base: {path: nowhere}\n"
+ON_TERMINAL = """
+import os, signal, sys
+os.open(sys.argv[1], os.O_RDWR)  # the first one that a session opens is its own
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
 LISTENING_CPU_SECONDS = 2.0
 """Work until the address answers. Measured as CPU time: the cores are shared."""
 
@@ -75,6 +83,32 @@ def test_listens_soon_says_why_a_group_failed_and_ends_with_sigterm(file: Path) 
         assert "(base_missing)" in group["detail"]
         assert any("g failed: " in line for line in process.stderr)
         process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+
+
+def test_sighup_reads_the_file_again_and_a_wrong_one_does_not_end_the_server(file: Path) -> None:
+    with serving(file, "--port", "0") as process:
+        assert process.stderr is not None
+        url = url_of(process.stderr)
+        file.write_text(BROKEN + "sever: {}\n")
+        process.send_signal(signal.SIGHUP)
+        assert any(f"{file}:4: sever: unknown key" in line for line in process.stderr)
+        assert get(f"{url}/livez") == (200, {"status": "alive"})
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+
+
+def test_ends_when_its_terminal_closes(file: Path) -> None:
+    terminal, other_end = pty.openpty()
+    on_terminal = (sys.executable, "-c", ON_TERMINAL, os.ttyname(other_end))
+    command = (*on_terminal, "-m", "stackserve", "serve", str(file), "--port", "0")
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        assert process.stderr is not None
+        url_of(process.stderr)
+        os.close(other_end)
+        os.close(terminal)
         assert process.wait(PATIENCE) == 0
 
 

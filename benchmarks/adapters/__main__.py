@@ -35,7 +35,7 @@ from benchmarks.adapters.schedule_cost import count_cases, time_schedule
 from benchmarks.adapters.sessions import Workshop, count_sessions, play_scenes
 from benchmarks.adapters.shelf import DiskFull, Shelf
 from benchmarks.adapters.summary import summarise
-from benchmarks.adapters.variants import NOT_COMPILED, OPTIONS, Variant
+from benchmarks.adapters.variants import NOT_COMPILED, OPTIONS
 from benchmarks.lora_tax.plot import MISSING, can_plot
 from benchmarks.machine import Provenance, provenance
 from benchmarks.progress import Steps, counted_steps
@@ -151,8 +151,8 @@ def _report(options: Options, source: Provenance, record: Record) -> None:
         print(
             f"adapters on disk, those that were asked for: {record.adapters_on_disk:,}, {size:.1f} GB"
         )
-    if set(options.variants) > {Variant.STOCK}:
-        print(NOT_COMPILED)
+    if record.readings:
+        print("Not compiled, no variant: no figures to quote." if options.eager else NOT_COMPILED)
     _print_tables(options, record)
     if found:
         print_table(headline_columns(options.variants), headline_rows(found, options.variants))

@@ -159,6 +159,9 @@ def comparisons(ranks: Sequence[Ranks], sizes: Sizes) -> Iterator[Comparison]:
     )  # fmt: skip
 
 
+PLACES = {"slot": "its slot", "memory": "host memory too"}
+
+
 def _removed(removals: Sequence[Removal]) -> Iterator[Headline]:
     for evicted_from in dict.fromkeys(each.evicted_from for each in removals):
         cases = {r.variant: r for r in removals if r.evicted_from == evicted_from}
@@ -168,7 +171,7 @@ def _removed(removals: Sequence[Removal]) -> Iterator[Headline]:
             served = "aim" if ours.answer == AS_BEFORE else "needed"
             reached = served if ours.is_right else "missed"
         yield Headline(
-            f"adapter's files removed, then evicted from its {evicted_from}, then used",
+            f"adapter's files removed, evicted from {PLACES[evicted_from]}, then used",
             {variant: _in_short(case) for variant, case in cases.items()},
             "it fails alone",
             "it is served",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
+from random import Random
 
 import numpy as np
 
@@ -132,11 +133,18 @@ def fairness(session: Session) -> float:
 
 
 def waits_by_decile(session: Session) -> tuple[tuple[float, float], ...]:
-    """(p50, p99) of the wait for each tenth of the requests, those of the most popular adapters first."""
-    pairs = zip(session.traffic, session.outcomes, strict=True)
-    asked = [(ask.adapter, outcome) for ask, outcome in pairs if outcome.sent is not None]
-    asked.sort(key=_by_adapter)
-    waits = session.waits([outcome for _, outcome in asked])
+    """(p50, p99) of the wait for each tenth of the requests, those of the most popular adapters first.
+
+    Those of one adapter are shuffled: else its tenths would be early and late ones.
+    """
+    pairs = [
+        (ask.adapter, outcome)
+        for ask, outcome in zip(session.traffic, session.outcomes, strict=True)
+        if outcome.sent is not None
+    ]
+    Random(0).shuffle(pairs)
+    pairs.sort(key=_by_adapter)
+    waits = session.waits([outcome for _, outcome in pairs])
     bounds = [round(part * len(waits) / DECILES) for part in range(DECILES + 1)]
     tenths = [waits[low:high] for low, high in pairwise(bounds)]
     return tuple((percentile(tenth, 50), percentile(tenth, 99)) for tenth in tenths if tenth)

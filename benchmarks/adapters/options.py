@@ -30,8 +30,8 @@ variants:
 """
 PARTS = """
 parts:
-  popularity  a power law (exponent 1) over 5, 100 and 1,000 adapters on 8 slots: flooded, for tokens/s,
-              and at a rate that leaves room, for the time to the first token by popularity
+  popularity  a power law (exponent 1) over 5, 100 and 1,000 adapters on 8 slots: all at once, for tokens/s;
+              1,000 also at a rate that leaves room, for the time to the first token by popularity
   thrash      as many adapters as slots asked for evenly, then twice as many
   starvation  two adapters that are always asked on two slots, and one ask of a third
   schedule    the cost of one schedule() with up to 20,000 requests whose adapter has no slot; no model
@@ -71,10 +71,12 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         sizes = replace(sizes, adapters=given.adapters)
     if given.rounds:
         sizes = replace(sizes, rounds=given.rounds)
+    if given.rate:
+        sizes = replace(sizes, stream=float(given.rate))
     return Options(
         parts=tuple(Part(name) for name in given.parts or Part),
         variants=tuple(Variant(name) for name in given.variants or DEFAULT),
-        ranks=given.ranks or _ranks("8" if given.quick else f"8,{MIXED}"),
+        ranks=given.ranks or _ranks("16" if given.quick else f"8,{MIXED}"),
         sizes=sizes,
         eager=given.quick,
         drop_page_cache=given.drop_page_cache,
@@ -108,11 +110,18 @@ def _parser() -> Parser:
         help="numbers of adapters in `popularity` (5,100,1000; --quick: 5,40)",
     )
     add(
+        "--rate",
+        metavar="N",
+        type=whole_number(1, 1000),
+        help="requests per second in `thrash` and in the stream of `popularity`"
+        f" ({FULL.stream:.0f}; --quick: {QUICK.stream:.0f})",
+    )
+    add(
         "--ranks",
         metavar="R,…",
         type=_ranks,
         help=f"ranks in `popularity`; '{MIXED}' is {'/'.join(map(str, MIXED_RANKS))} in turn"
-        f" (8,{MIXED}; --quick: 8); the other parts use 16",
+        f" (8,{MIXED}; --quick: 16); the other parts use 16",
     )
     add(
         "--quick",

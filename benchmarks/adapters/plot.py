@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.adapters.record import Record
 from benchmarks.adapters.report import read_results
-from benchmarks.adapters.scenes import Part
+from benchmarks.adapters.scenes import HOT_ALONE, HOT_AND_COLD, Part
 from benchmarks.adapters.summary import Summary, summarise
 from benchmarks.adapters.variants import Variant
 from benchmarks.lora_tax.plot import MISSING, can_plot
@@ -28,18 +29,17 @@ def write_plots(record: Record, title: str, folder: Path) -> list[Path]:
     mpl.use("agg")
     summaries = summarise(record.readings)
     written: list[Path] = []
-    for part, (panels_of, draw) in DRAWN.items():
+    for part, plot in PLOTS.items():
         mine = [each for each in summaries if each.part == part]
         if mine:
-            written += _figure(folder / f"adapters-{part}", title, panels_of(mine), draw)
+            written += _figure(folder / f"adapters-{part}", title, plot, plot.panels(mine))
     return written
 
 
 Panels = dict[str, list[Summary]]
-Draw = Callable[[Any, list[Summary]], None]
 
 
-def _figure(path: Path, title: str, panels: Panels, draw: Draw) -> list[Path]:
+def _figure(path: Path, title: str, plot: Plot, panels: Panels) -> list[Path]:
     from matplotlib import pyplot
 
     width, height = PANEL_INCHES
@@ -48,11 +48,15 @@ def _figure(path: Path, title: str, panels: Panels, draw: Draw) -> list[Path]:
         len(panels),
         figsize=(width * len(panels), height + 0.8),
         squeeze=False,
+        sharey=plot.one_scale,
         layout="constrained",
     )
     for axis, (name, summaries) in zip(axes[0], panels.items(), strict=True):
-        draw(axis, summaries)
+        plot.draw(axis, summaries)
         axis.set_title(name, fontsize="medium")
+    for axis in axes[0]:
+        if axis.get_yscale() == "linear":
+            axis.set_ylim(bottom=0)
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(Variant), frameon=False)
     figure.suptitle(title, fontsize="small", wrap=True)
@@ -89,7 +93,7 @@ def _draw_popularity(axis: Any, summaries: list[Summary]) -> None:
         places = range(1, len(deciles) + 1)
         (line,) = axis.plot(places, [p50 for p50, _ in deciles], marker="o", ms=4, label=variant)
         axis.plot(places, [p99 for _, p99 in deciles], linestyle=":", color=line.get_color())
-    axis.set_yscale("log")
+    _scale_by_tens(axis)
     axis.set_xlabel("tenths of the requests, popular adapters first")
     axis.set_ylabel("first token, s: p50, dotted p99")
 
@@ -99,8 +103,21 @@ def _draw_thrash(axis: Any, summaries: list[Summary]) -> None:
     axis.set_ylabel("first token p50, s")
 
 
+def _starvation_panels(summaries: Sequence[Summary]) -> Panels:
+    cold = [each for each in summaries if "cold_wait" in each.figures]
+    return {"the hot adapters": list(summaries), "the cold request": cold}
+
+
 def _draw_starvation(axis: Any, summaries: list[Summary]) -> None:
-    _draw_figure(axis, summaries, "hot_tokens_per_second", lambda scene: scene)
+    if all("cold_wait" in each.figures for each in summaries):
+        for each in summaries:
+            wait = each.figures["cold_wait"]
+            error = [[wait.median - wait.low], [wait.high - wait.median]]
+            axis.errorbar([each.variant], [wait.median], yerr=error, marker="o", capsize=2)
+        axis.set_ylabel("first token, s, or given up then")
+        return
+    labels = {HOT_ALONE: "alone", HOT_AND_COLD: "with a cold one"}
+    _draw_figure(axis, summaries, "hot_tokens_per_second", lambda scene: labels[scene])
     axis.set_ylabel("hot adapters' tokens/s")
 
 
@@ -122,22 +139,33 @@ def _draw_figure(
             capsize=2,
             label=variant,
         )
-    axis.set_ylim(bottom=0)
 
 
 def _draw_schedule(axis: Any, summaries: list[Summary]) -> None:
+    """The dearest spread over adapters of so many blocked requests."""
     for variant, mine in _of_variants(summaries).items():
         points = [(_blocked(each.scene), each.figures["schedule_p50"].median) for each in mine]
-        worst = {blocked: max(s for b, s in points if b == blocked) for blocked, _ in points}
-        places = sorted(worst)
-        milliseconds = [worst[place] * 1e3 for place in places]
+        dearest = {blocked: max(s for b, s in points if b == blocked) for blocked, _ in points}
+        places = sorted(dearest)
         axis.plot(
-            [max(place, 1) for place in places], milliseconds, marker="o", ms=4, label=variant
+            [f"{place:,}" for place in places],
+            [dearest[place] * 1e3 for place in places],
+            marker="o",
+            markersize=4,
+            label=variant,
         )
-    axis.set_xscale("symlog", linthresh=1000)
-    axis.set_yscale("log")
+    _scale_by_tens(axis)
     axis.set_xlabel("blocked requests")
     axis.set_ylabel("schedule() p50, ms")
+
+
+def _scale_by_tens(axis: Any) -> None:
+    """With plain numbers beside it."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _blocked(scene: str) -> int:
@@ -150,7 +178,6 @@ def _draw_loads(axis: Any, summaries: list[Summary]) -> None:
     for variant, mine in _of_variants(summaries).items():
         milliseconds = [mine[0].figures[name].median * 1e3 for name in names]
         axis.plot([name[4:] for name in names], milliseconds, marker="o", ms=4, label=variant)
-    axis.set_yscale("log")
     axis.set_ylabel("between tokens, ms")
 
 
@@ -165,12 +192,21 @@ def _by_scene(summaries: Sequence[Summary]) -> Panels:
     return panels
 
 
-DRAWN: dict[Part, tuple[Callable[[Sequence[Summary]], Panels], Draw]] = {
-    Part.POPULARITY: (_popularity_panels, _draw_popularity),
-    Part.THRASH: (_one_panel, _draw_thrash),
-    Part.STARVATION: (_one_panel, _draw_starvation),
-    Part.SCHEDULE: (_one_panel, _draw_schedule),
-    Part.LOADS: (_by_scene, _draw_loads),
+@dataclass(frozen=True)
+class Plot:
+    """How a part is drawn: its panels by title, each panel, and whether they have one scale."""
+
+    panels: Callable[[Sequence[Summary]], Panels]
+    draw: Callable[[Any, list[Summary]], None]
+    one_scale: bool = False
+
+
+PLOTS = {
+    Part.POPULARITY: Plot(_popularity_panels, _draw_popularity),
+    Part.THRASH: Plot(_one_panel, _draw_thrash),
+    Part.STARVATION: Plot(_starvation_panels, _draw_starvation),
+    Part.SCHEDULE: Plot(_one_panel, _draw_schedule),
+    Part.LOADS: Plot(_by_scene, _draw_loads, one_scale=True),
 }
 
 

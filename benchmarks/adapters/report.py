@@ -107,7 +107,7 @@ def answers(counts: Counts) -> str:
     return f"none of {counts.checked}"
 
 
-DECILE_COLUMNS = ("first token p50 / p99, s", *(f"{part * 10} %" for part in range(1, 11)))
+DECILE_COLUMNS = ("first token, s, by tenths", *(f"{tenth * 10} %" for tenth in range(1, 11)))
 
 
 def decile_rows(summaries: Sequence[Summary]) -> Iterator[tuple[str, ...]]:
@@ -117,8 +117,10 @@ def decile_rows(summaries: Sequence[Summary]) -> Iterator[tuple[str, ...]]:
         yield ()
         yield (f"[bold]{scene}[/]", *[""] * (len(DECILE_COLUMNS) - 1))
         for each in group:
-            cells = [f"{p50:.2f} / {p99:.2f}" for p50, p99 in each.deciles]
-            yield (f"  {each.variant}", *cells, *[""] * (len(DECILE_COLUMNS) - 1 - len(cells)))
+            missing = [""] * (len(DECILE_COLUMNS) - 1 - len(each.deciles))
+            for place, name in enumerate(("p50", "p99")):
+                cells = [f"{tenth[place]:.2f}" for tenth in each.deciles]
+                yield (f"  {each.variant}, {name}", *cells, *missing)
 
 
 REMOVED_COLUMNS = ("variant", "evicted from", "its request", "another beside it", "one afterwards")
@@ -126,7 +128,13 @@ REMOVED_COLUMNS = ("variant", "evicted from", "its request", "another beside it"
 
 def removed_rows(removals: Sequence[Removal]) -> Iterator[tuple[str, ...]]:
     for each in removals:
-        yield each.variant, each.evicted_from, each.answer, each.company, each.afterwards
+        became = (each.answer, each.company, each.afterwards)
+        yield each.variant, each.evicted_from, *(_shortened(words) for words in became)
+
+
+def _shortened(words: str, most: int = 44) -> str:
+    """results.json has all of it."""
+    return words if len(words) <= most else f"{words[: most - 1]}…"
 
 
 def headline_columns(variants: Sequence[Variant]) -> tuple[str, ...]:

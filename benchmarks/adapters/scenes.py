@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 
 from benchmarks.adapters.measure import (
     Session,
@@ -65,23 +66,22 @@ class Scene:
 
 
 def popularity(sizes: Sizes, ranks: Ranks, adapters: tuple[int, ...]) -> Iterator[Scene]:
-    """A power law over few and over many adapters: once flooded, once at a rate that leaves room."""
-    for count in adapters:
-        shares = power_law(count)
-        for load, rate in (("flood", sizes.flood), ("stream", sizes.stream)):
+    """A power law over few and over many adapters: flooded, and the most once at a rate with room."""
+    played = [(count, FLOOD, sizes.flood, sizes.flood_asks) for count in adapters]
+    played.append((max(adapters), STREAM, sizes.stream, sizes.stream_asks))
+    for count, load, rate, asks in played:
+        yield Scene(
+            Part.POPULARITY,
+            popularity_title(ranks, count, load),
+            ranks,
+            sizes.slots,
+            partial(_drawn, power_law(count), asks, rate, f"{load}/{count}"),
+            _served,
+            has_deciles=load == STREAM,
+        )
 
-            def traffic(
-                round_: int,
-                load: str = load,
-                rate: float = rate,
-                shares: tuple[float, ...] = shares,
-            ) -> Traffic:
-                return arrivals(shares, sizes.asks, rate, f"{load}/{len(shares)}/{round_}")
 
-            title = popularity_title(ranks, count, load)
-            yield Scene(
-                Part.POPULARITY, title, ranks, sizes.slots, traffic, _served, has_deciles=True
-            )
+FLOOD, STREAM = "flood", "stream"
 
 
 def popularity_title(ranks: Ranks, adapters: int, load: str) -> str:
@@ -91,12 +91,13 @@ def popularity_title(ranks: Ranks, adapters: int, load: str) -> str:
 def thrash(sizes: Sizes) -> Iterator[Scene]:
     """Adapters asked for evenly: as many as slots, then twice as many."""
     for title, adapters in ((FITTING, sizes.slots), (THRASHED, 2 * sizes.slots)):
-
-        def traffic(round_: int, adapters: int = adapters) -> Traffic:
-            shares = even_shares(adapters)
-            return arrivals(shares, sizes.asks, sizes.stream, f"thrash/{adapters}/{round_}")
-
+        shares, seed = even_shares(adapters), f"thrash/{adapters}"
+        traffic = partial(_drawn, shares, sizes.stream_asks, sizes.stream, seed)
         yield Scene(Part.THRASH, title, RANK_16, sizes.slots, traffic, _served)
+
+
+def _drawn(shares: Sequence[float], asks: int, rate: float, seed: str, round_: int) -> Traffic:
+    return arrivals(shares, asks, rate, f"{seed}/{round_}")
 
 
 FITTING = "as many adapters as slots"

@@ -30,7 +30,9 @@ class Case:
 
 
 def schedule_title(blocked: int, adapters: int) -> str:
-    return f"{blocked:,} blocked, {adapters:,} adapters" if blocked else "none blocked"
+    if not blocked:
+        return "none blocked"
+    return f"{blocked:,} blocked, {adapters:,} {'adapter' if adapters == 1 else 'adapters'}"
 
 
 def cases_of(sizes: Sizes) -> tuple[Case, ...]:

@@ -94,10 +94,12 @@ class Turns:
             self.workshop.shelf.fill(scene.ranks, asked | set(range(scene.slots)))
 
     def _round(self, scenes: Sequence[Scene], round_: int) -> None:
+        """Each round begins with another variant, and every second goes through the scenes backwards."""
         variants = self.workshop.variants
         first = round_ % len(variants)
+        in_order = scenes if round_ % 2 == 0 else scenes[::-1]
         for variant in (*variants[first:], *variants[:first]):
-            for scene in scenes:
+            for scene in in_order:
                 what = f"{scene.part}, {scene.title}: round {round_ + 1}"
                 self._step(what, variant, partial(self._session, scene, variant, round_))
 

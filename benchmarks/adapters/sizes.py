@@ -12,12 +12,13 @@ class Sizes:
     adapters: tuple[int, ...]
     slots: int
     rounds: int
-    asks: int
-    """Requests of a session with arrivals."""
     flood: float
     """Arrivals per second that no variant keeps up with: for throughput."""
+    flood_asks: int
+    """So many that the end, when too few are left to fill the seats, hardly counts."""
     stream: float
-    """Arrivals per second that every variant can keep up with while adapters have slots: for waits."""
+    """Arrivals per second that every variant keeps up with while adapters have slots: for waits."""
+    stream_asks: int
     starvation_seconds: float
     cold_at: float
     loads_seconds: float
@@ -31,10 +32,11 @@ class Sizes:
 FULL = Sizes(
     adapters=(5, 100, 1000),
     slots=8,
-    rounds=5,
-    asks=240,
+    rounds=3,
     flood=100.0,
-    stream=3.0,
+    flood_asks=400,
+    stream=2.0,
+    stream_asks=160,
     starvation_seconds=30.0,
     cold_at=10.0,
     loads_seconds=12.0,
@@ -47,9 +49,10 @@ QUICK = Sizes(
     adapters=(5, 40),
     slots=4,
     rounds=1,
-    asks=30,
     flood=100.0,
+    flood_asks=40,
     stream=3.0,
+    stream_asks=30,
     starvation_seconds=10.0,
     cold_at=3.0,
     loads_seconds=6.0,

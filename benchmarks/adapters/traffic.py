@@ -68,7 +68,8 @@ def even_shares(adapters: int) -> tuple[float, ...]:
 @dataclass(frozen=True)
 class Lanes:
     """Clients that send the next request as soon as the last is answered, for ever: `each` of them
-    for every adapter.
+    for every adapter. Their first answers are of different lengths, so that those of an adapter do not
+    end at one moment.
     """
 
     adapters: tuple[int, ...]
@@ -82,6 +83,7 @@ class Lanes:
         made: list[Ask] = []
         for number in range(len(self.adapters) * self.each):
             adapter = self.adapters[number % len(self.adapters)]
+            place = number // len(self.adapters)
             for turn in range(length):
                 made.append(
                     Ask(
@@ -89,7 +91,7 @@ class Lanes:
                         adapter=adapter,
                         text=(number * length + turn) % TEXTS,
                         prompt_tokens=self.prompt_tokens,
-                        tokens=self.tokens,
+                        tokens=self.tokens if turn else self.tokens * (place + 1) // self.each,
                         after=len(made) - 1 if turn else None,
                         role=self.role,
                     )

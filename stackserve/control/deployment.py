@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import os
-import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
 from stackserve.control.backoff import BREAKER, Verdict, after_death
-from stackserve.control.groups import StackedGroup, refusal
-from stackserve.control.launch import targets_of, worker_spec
-from stackserve.control.states import MOVES, DeploymentState, DeploymentStatus
+from stackserve.control.groups import StackedGroup
+from stackserve.control.launch import adapter_specs, engine_options, room_of, worker_spec
+from stackserve.control.reading import Read, read_in_thread
+from stackserve.control.roster import Roster
+from stackserve.control.served import pending_routes, served_routes
+from stackserve.control.states import DeploymentState, DeploymentStatus, Standing
+from stackserve.control.tasks import first_of
+from stackserve.control.update import check_settings, fitted
 from stackserve.errors import StackserveError
 from stackserve.protocol import AdapterFailed, Phase, Ready, WorkerEvent
 from stackserve.routing.gate import Endpoint, Gate
-from stackserve.routing.snapshot import GroupRoutes, Routes
+from stackserve.routing.snapshot import Routes
 from stackserve.settings import GroupSettings
-from stackserve.types import Refusal
 from stackserve.workers.process import (
     COMMAND,
     LogTail,
@@ -31,6 +36,7 @@ from stackserve.workers.process import (
     start_worker,
     worker_environment,
 )
+from stackserve.workers.reach import reach
 
 logger = logging.getLogger(__name__)
 
@@ -40,20 +46,25 @@ BAD_OPTIONS = 2
 HOPELESS = 3600
 """Retry-After, in seconds, of a group that only another configuration would mend."""
 
-Progress = Callable[[int, int], None]
+RETRY_SECONDS = 1.0
+"""After which a living worker that broke off is asked again."""
 
 
-class ReadingStopped(Exception):
-    """Ends the thread that reads adapters when nobody waits for it any more."""
+class _NotReady(Exception):
+    """A worker's start takes too long."""
 
 
 class Deployment:
-    """Owns a group's gate, its routes and its worker process. `run` is its whole life."""
+    """Owns a group's gate, its routes and its worker process. `run` is its whole life.
+
+    What it serves is one wish, set by `want`: each worker is started with it, and a living one is
+    brought to it (`_keep_members`), however often it changes and whatever dies in between.
+    """
 
     def __init__(
         self,
         settings: GroupSettings,
-        read: Callable[[Progress], StackedGroup],
+        read: Read,
         routes: Routes,
         socket: Path,
         *,
@@ -62,99 +73,134 @@ class Deployment:
     ) -> None:
         self.name = settings.name
         self.gate = Gate(settings.name, settings.engine.max_in_flight)
-        self._settings = settings
+        self.settings = settings
+        self.standing = Standing(settings.name, "reading the base and its adapters")
+        self.wanted: StackedGroup | None = None
+        self._news = asyncio.Event()
+        """Set, and replaced, when `wanted` changes."""
+        self._remedy = self._news
+        """The news after a worker's end: they may mend what ended it."""
+        self._settled = asyncio.Event()
         self._read = read
         self._routes = routes
         self._socket = socket
         self._command = command
         self._judge = judge
-        self._state = DeploymentState.PREPARING
-        self._detail = "reading the base and its adapters"
-        self._since = time.monotonic()
-        self._was_ready = False
-        self._changed = asyncio.Event()
         self._group: StackedGroup | None = None
-        self._engine_refusals: dict[str, Refusal] = {}
+        """What the routes are made of."""
+        self._options: dict[str, Any] | None = None
+        """The engine's, as of the first worker: an update that fits it also fits the next ones."""
+        self._roster = Roster(self.name, ())
         self._worker_pid: int | None = None
         self._deaths: list[float] = []
         self._publish()
 
-    @property
-    def state(self) -> DeploymentState:
-        return self._state
-
     def status(self) -> DeploymentStatus:
         """The deployment as it is now."""
-        routes = self._routes.current.groups[self.name]
+        routes, standing = self._routes.current.groups[self.name], self.standing
         return DeploymentStatus(
             group=self.name,
-            state=self._state,
-            detail=self._detail,
+            state=standing.state,
+            detail=standing.detail,
             version=self._group.version if self._group else None,
             served=len(routes.targets),
             refused=routes.refusals,
             in_flight=self.gate.inside,
             worker_pid=self._worker_pid,
-            seconds_in_state=round(time.monotonic() - self._since, 1),
-            was_ready=self._was_ready,
+            seconds_in_state=standing.seconds,
+            was_ready=standing.was_ready,
+            update=standing.update,
         )
 
-    @property
-    def change(self) -> asyncio.Event:
-        """Is set at the next change of state or detail, counted from now."""
-        return self._changed
+    # Updates
+
+    async def read(self, settings: GroupSettings) -> StackedGroup:
+        """The group with other settings, as its files are now; nothing changes yet.
+
+        Raises NotLive, and ArtifactRejected for its base.
+        """
+        if self._options is not None:
+            check_settings(self.settings, settings)
+        return await read_in_thread(self._read, settings, self.standing.note)
+
+    def fitted(self, group: StackedGroup) -> StackedGroup:
+        """The group as its engine can serve it. Raises NotLive."""
+        if self._options is None or self.wanted is None:
+            return group
+        return fitted(group, self.wanted, room_of(self._options))
+
+    def want(self, group: StackedGroup) -> None:
+        """Serve this from now on: at once where a worker answers, else with the next worker."""
+        known = self.wanted.refused if self.wanted else ()
+        for refused in group.refused:
+            if refused not in known:
+                logger.error("%s: %s is not served: %s", self.name, refused.key, refused.message)
+        self.settings, self.wanted = group.settings, group
+        self.gate.limit = group.settings.engine.max_in_flight
+        self._settled.clear()
+        self._news.set()
+        self._news = asyncio.Event()
+        if self.gate.endpoint is None:
+            self._adopt()
+
+    async def settled(self) -> None:
+        """Wait until the routes are those of `wanted`, and its worker, if one answers, can follow them."""
+        await self._settled.wait()
+
+    # Its life
 
     async def run(self) -> None:
         """Read the group, then keep a worker alive for it, until cancelled."""
         try:
-            if group := await self._prepare():
-                await self._keep_alive(group)
-            await asyncio.Event().wait()  # only another configuration would help
+            await self._prepare()
+            await self._keep_alive()
         except Exception:  # the root of a task: else the group would be gone without a word
             logger.exception("%s: its supervision broke", self.name)
             self.gate.shut("an internal error; the server's log says more")
-            self._move(DeploymentState.FAILED, "an internal error; the server's log says more")
+            self.standing.move(
+                DeploymentState.FAILED, "an internal error; the server's log says more"
+            )
+            self._settled.set()
             await asyncio.Event().wait()
         finally:
             self.gate.shut("the server shuts down")
-            self._move(DeploymentState.STOPPED, "the server shuts down")
+            self.standing.move(DeploymentState.STOPPED, "the server shuts down")
 
-    async def _prepare(self) -> StackedGroup | None:
-        def progress(done: int, total: int) -> None:
-            if given_up.is_set():
-                raise ReadingStopped
-            loop.call_soon_threadsafe(self._report, f"reading adapters, {done} of {total}")
+    async def _prepare(self) -> None:
+        """Until it is known what to serve: what is read now, or what an update wants before that."""
 
-        loop, given_up = asyncio.get_running_loop(), threading.Event()
+        async def read() -> None:
+            group = await read_in_thread(self._read, self.settings, self.standing.report)
+            if self.wanted is None:
+                self.want(group)
+
         try:
-            self._group = await asyncio.to_thread(self._read, progress)
+            await first_of(read(), self._news.wait())
         except StackserveError as error:
             self.gate.shut("it could not be read; /readyz and the server's log say why", HOPELESS)
-            self._move(DeploymentState.FAILED, f"{error.message} ({error.code})")
-            return None
-        finally:
-            given_up.set()
-        for refused in self._group.refused:
-            logger.error("%s: %s is not served: %s", self.name, refused.key, refused.message)
-        self._publish()
-        return self._group
+            self.standing.move(DeploymentState.FAILED, f"{error.message} ({error.code})")
+            await self._news.wait()  # only another configuration would help
 
-    async def _keep_alive(self, group: StackedGroup) -> None:
+    async def _keep_alive(self) -> None:
         while True:
-            self._move(DeploymentState.STARTING, "starting the worker")
+            self.standing.move(DeploymentState.STARTING, "starting the worker")
             try:
-                pause = await self._one_worker(group)
+                pause = await self._one_worker()
             except OSError as error:  # no memory or descriptors for a process: they may come back
                 pause = self._on_death(None, f"it could not be started: {error}")
-            await asyncio.sleep(pause)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._remedy.wait(), pause)
 
-    async def _one_worker(self, group: StackedGroup) -> float:
+    async def _one_worker(self) -> float:
         """Start a worker and live with it until it ends; the pause before the next, in seconds."""
+        group = self.wanted
+        assert group is not None
+        options = self._options = self._options or engine_options(group)
+        self._roster = Roster(self.name, adapter_specs(group))
         self._socket.unlink(missing_ok=True)
-        self._engine_refusals.clear()
         tail = LogTail(logging.getLogger(f"stackserve.worker.{self.name}").info)
         starting = start_worker(
-            lambda fd: worker_spec(group, self._socket, fd),
+            lambda fd: worker_spec(group, options, self._socket, fd),
             tail,
             worker_environment(os.environ, self._socket.parent),
             self._command,
@@ -163,100 +209,108 @@ class Deployment:
         async with AsyncExitStack() as stack, starting as worker:
             self._worker_pid = worker.pid
             stack.callback(setattr, self, "_worker_pid", None)
-            limit = self._settings.engine.start_timeout_seconds
             try:
-                async with asyncio.timeout(limit) as start:
-                    async for event in worker.events():
-                        if isinstance(event, Ready):
-                            start.reschedule(None)
-                        await self._on_event(event, stack)
-            except TimeoutError:
-                return self._on_death(None, f"not ready within {limit:g} s (start_timeout_seconds)")
-            except ProtocolBroken as error:
+                async with aclosing(worker.events()) as events:
+                    if ready := await self._until_ready(events):
+                        await self._serve(ready, events, stack)
+            except (_NotReady, ProtocolBroken) as error:
                 return self._on_death(None, str(error))
             code = await worker.exited()
             return self._on_death(code, f"{_exit(code)}: {tail.reason()}")
 
-    async def _on_event(self, event: WorkerEvent, worker_life: AsyncExitStack) -> None:
-        match event:
-            case Phase():
-                self._report(_describe(event))
-            case AdapterFailed():
-                self._refuse(event)
-            case Ready():
-                session = await worker_life.enter_async_context(_reach(self._socket))
-                endpoint = Endpoint(session, frozenset(event.tasks))
-                worker_life.callback(endpoint.closed.set)
-                self._open(
-                    endpoint, f"answers: vLLM {event.vllm_version}, {event.max_model_len} tokens"
-                )
+    async def _until_ready(self, events: AsyncIterator[WorkerEvent]) -> Ready | None:
+        """Follow a worker's start; None when it ends before it answers."""
+        limit = self.settings.engine.start_timeout_seconds
+        try:
+            async with asyncio.timeout(limit):
+                async for event in events:
+                    match event:
+                        case Phase():
+                            self.standing.report(_describe(event))
+                        case AdapterFailed():
+                            self._roster.failed(event.key, event.message)
+                        case Ready():
+                            return event
+        except TimeoutError:
+            raise _NotReady(f"not ready within {limit:g} s (start_timeout_seconds)") from None
+        return None
+
+    async def _serve(
+        self, ready: Ready, events: AsyncIterator[WorkerEvent], worker_life: AsyncExitStack
+    ) -> None:
+        """Let requests to a worker until it ends."""
+        endpoint = await worker_life.enter_async_context(reach(self._socket, ready.tasks))
+        detail = f"answers: vLLM {ready.vllm_version}, {ready.max_model_len} tokens"
+        await first_of(self._keep_members(endpoint, detail), _exhaust(events))
+
+    async def _keep_members(self, endpoint: Endpoint, detail: str) -> None:
+        """Bring a living worker to what is wanted, now and after every update."""
+        while True:
+            try:
+                await self._bring_to_wanted(endpoint, detail)
+                self._roster.forgive()
+            except (aiohttp.ClientError, OSError) as error:
+                # If it is dead, its end is on the way, and this ends with it.
+                logger.warning("%s: its worker broke off while asked: %r", self.name, error)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _bring_to_wanted(self, endpoint: Endpoint, detail: str) -> None:
+        """Load, swap the routes in one assignment, adjust, forget; returns when there is news."""
+        group, news, session = self.wanted, self._news, endpoint.session
+        assert group is not None
+        specs = {spec.worker_model: spec for spec in adapter_specs(group)}
+        await self._roster.load(session, specs, self.standing.note)
+        if news.is_set():
+            return
+        self._publish(group)
+        if self.gate.endpoint is not endpoint:
+            self.gate.open(endpoint)
+            self.standing.move(DeploymentState.READY, detail)
+        await self._roster.adjust(session, specs)
+        if not news.is_set():
+            self._settled.set()
+        await self._roster.forget(session, specs, self.gate, news)
+        await news.wait()
 
     def _on_death(self, code: int | None, reason: str) -> float:
         """Say at once that the worker is gone, before its remains are cleared; the pause to take."""
         logger.error("%s: its worker ended: %s", self.name, reason)
+        self._remedy = self._news
         if code == BAD_OPTIONS:
             self.gate.shut(
                 "it could not be started; /readyz and the server's log say why", HOPELESS
             )
-            self._move(DeploymentState.FAILED, reason)
+            self.standing.move(DeploymentState.FAILED, reason)
+            self._adopt()
             return math.inf  # the next one would be refused too
         now = time.monotonic()
         self._deaths = [*self._deaths, now][-BREAKER:]
         verdict = self._judge(self._deaths, now)
         state = DeploymentState.FAILED if verdict.broken else DeploymentState.RESTARTING
         self.gate.shut("its engine died and is being restarted", 5 + round(verdict.pause))
-        self._move(state, f"{reason}; next start in {verdict.pause:g} s")
+        self.standing.move(state, f"{reason}; next start in {verdict.pause:g} s")
+        self._adopt()
         return verdict.pause
 
-    def _open(self, endpoint: Endpoint, detail: str) -> None:
-        self._publish()
-        self.gate.open(endpoint)
-        self._was_ready = True
-        self._move(DeploymentState.READY, detail)
+    def _adopt(self) -> None:
+        """While nobody can enter, what is wanted is what is served next, and needs no worker's help."""
+        if self.wanted is not None:
+            self._publish(self.wanted)
+        self._settled.set()
 
-    def _refuse(self, event: AdapterFailed) -> None:
-        member = next(m for m in self._settings.members if m.key == event.key)
-        logger.error("%s: the engine refused %s: %s", self.name, event.key, event.message)
-        message = "the engine could not load it; the server's log says why"
-        self._engine_refusals[event.key] = refusal(
-            self._settings, member, "adapter_engine_refused", message
-        )
-
-    def _move(self, state: DeploymentState, detail: str) -> None:
-        if state not in MOVES[self._state]:
-            raise AssertionError(f"{self.name}: no move from {self._state} to {state}")
-        logger.info("%s: %s: %s", self.name, state, detail)
-        self._state = state
-        self._since = time.monotonic()
-        self._report(detail)
-
-    def _report(self, detail: str) -> None:
-        self._detail = detail
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    def _publish(self) -> None:
-        """Swap this group's routes for what is known of it now."""
-        group = self._group
+    def _publish(self, group: StackedGroup | None = None) -> None:
+        """Swap this group's routes; without a group, it is still to be read."""
+        self._group = group
         if group is None:
-            models = self._settings.models
-            pending = (*(m.key for m in models), *map(self._settings.model_id_of, models))
-            self._routes.publish(self.name, GroupRoutes(self.gate, pending=pending))
-            return
-        targets = tuple(t for t in targets_of(group) if t.key not in self._engine_refusals)
-        refusals = (*group.refused, *self._engine_refusals.values())
-        self._routes.publish(self.name, GroupRoutes(self.gate, targets, refusals))
+            routes = pending_routes(self.gate, self.settings)
+        else:
+            routes = served_routes(self.gate, group, self._roster.refuses)
+        self._routes.publish(self.name, routes)
 
 
-def _reach(socket: Path) -> aiohttp.ClientSession:
-    """A session to a worker: as many connections as the gate lets in, no limit on an answer's time."""
-    return aiohttp.ClientSession(
-        "http://worker",
-        connector=aiohttp.UnixConnector(str(socket), limit=0, keepalive_timeout=60),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-    )
+async def _exhaust(events: AsyncIterator[WorkerEvent]) -> None:
+    async for _ in events:
+        pass  # it has said all that matters here; its end is the end of this
 
 
 def _describe(phase: Phase) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +47,24 @@ def targets_of(group: StackedGroup) -> tuple[Target, ...]:
     )
 
 
-def worker_spec(group: StackedGroup, socket: Path, events_fd: int) -> WorkerSpec:
-    """The spec of a worker that serves `group` on `socket`."""
-    _, *adapters = targets_of(group)
+def worker_spec(
+    group: StackedGroup, options: dict[str, Any], socket: Path, events_fd: int
+) -> WorkerSpec:
+    """The spec of a worker that serves `group` on `socket`, with the options of its engine."""
+    adapters = adapter_specs(group)
     return WorkerSpec(
         socket=str(socket),
         events_fd=events_fd,
-        adapters=tuple(
-            adapter_spec(target, member)
-            for target, member in zip(adapters, group.members, strict=True)
-        ),
+        adapters=adapters,
         preload=min(len(adapters), MOST_PRELOADED),
-        options=engine_options(group),
+        options=options,
     )
+
+
+def adapter_specs(group: StackedGroup) -> tuple[AdapterSpec, ...]:
+    """The group's members as a worker knows them."""
+    _, *adapters = targets_of(group)
+    return tuple(map(adapter_spec, adapters, group.members))
 
 
 def adapter_spec(target: Target, member: Member) -> AdapterSpec:
@@ -95,6 +102,22 @@ def engine_options(group: StackedGroup) -> dict[str, Any]:
         **_tool_options(engine),
         **engine.vllm_args,
     }
+
+
+@dataclass(frozen=True)
+class AdapterRoom:
+    """What an engine's adapter slots hold; it is given memory for them once, when it starts."""
+
+    slots: int
+    rank: int
+
+
+def room_of(options: Mapping[str, Any]) -> AdapterRoom | None:
+    """The room that an engine with such options has; None when it takes no adapters."""
+    by_name = {name.replace("-", "_"): value for name, value in options.items()}
+    if not by_name.get("enable_lora"):
+        return None
+    return AdapterRoom(int(by_name["max_loras"]), int(by_name["max_lora_rank"]))
 
 
 def _lora_options(group: StackedGroup) -> dict[str, Any]:

@@ -73,7 +73,8 @@ class Relay:
         target, gate = self._routes.current.resolve(body.model)
         timer.name(target)
         exchange.name(target)
-        with gate.enter() as endpoint:
+        # Nothing may be awaited between `resolve` and `enter`: see Gate.uses.
+        with gate.enter(target.worker_model) as endpoint:
             _check_task(exchange.path, target, endpoint)
             work = exchange.run(endpoint, target, body.with_model(target.worker_model), timer)
             if not await _unless_gone(receive, endpoint.closed, work):

@@ -26,15 +26,15 @@ class UnknownAdapter(Exception):
 
 class AdapterRegistry:
     """Owns the numbers: each adapter gets one that no other had before, so none is ever taken for
-    another. `public` are the inference keys of the names, for who writes answers.
+    another. Changes are made one after the other, in the order in which they were asked for.
     """
 
     def __init__(self, app: Any, ask: Ask) -> None:
-        self.public: dict[str, str] = {}
         self._app = app
         self._ask = ask
         self._numbers: dict[str, int] = {}
         self._last = 0
+        self._change = asyncio.Lock()
 
     def __contains__(self, worker_model: str) -> bool:
         return worker_model in self._numbers
@@ -48,19 +48,25 @@ class AdapterRegistry:
         """Make all requestable and wait until the first `preload` are loaded, or have no room; those
         that cannot be loaded, and why.
         """
-        for position, spec in enumerate(specs):
-            await self._make_known(spec, load=position < preload)
-            self._make_requestable(spec)
         failures: list[tuple[AdapterSpec, str]] = []
-        coming, done = list(specs[:preload]), -1
+        coming: list[AdapterSpec] = []
+        done = -1
+        for position, spec in enumerate(specs):
+            try:
+                await self._make_known(spec, load=position < preload)
+            except AdapterUnusable as error:
+                failures.append((spec, str(error)))
+                continue
+            self._make_requestable(spec)
+            coming += [spec] if position < preload else []
         while coming:
             coming, failed = await self._look(coming)
-            failures += failed
+            for spec, reason in failed:
+                await self._forget(spec.worker_model)
+                failures.append((spec, reason))
             if done != (done := preload - len(coming)):
                 progress(done)
             await asyncio.sleep(LOOK_SECONDS if coming else 0)
-        for spec, _ in failures:
-            await self.remove(spec.worker_model)
         return failures
 
     async def add(self, spec: AdapterSpec) -> None:
@@ -68,40 +74,28 @@ class AdapterRegistry:
 
         One that is here already is left as it is, but for its weight and its pin.
         """
-        is_new = spec.worker_model not in self._numbers
-        if is_new:
+        async with self._change:
+            if spec.worker_model in self._numbers:
+                await self._tell_of(spec)
+                await self._pin(spec.worker_model, spec.pinned)
+                return
             await self._make_known(spec, load=True, displace=True)
             coming, failed = await self._look([spec])
             while coming:
                 await asyncio.sleep(LOOK_SECONDS)
                 coming, failed = await self._look([spec])
             if failed:
-                await self.remove(spec.worker_model)
+                await self._forget(spec.worker_model)
                 raise AdapterUnusable(failed[0][1])
             self._make_requestable(spec)
-        else:
-            await self._tell_of(spec)
-            await self.pin(spec.worker_model, spec.pinned)
 
     async def remove(self, worker_model: str) -> None:
         """No new request may name it; those that have are served, then its memory is freed.
 
         Raises UnknownAdapter.
         """
-        number = self._number(worker_model)
-        if compat.is_registered(self._app, worker_model):
-            compat.forget_adapter(self._app, worker_model)
-        del self._numbers[worker_model]
-        await self._ask("remove", {"id": number})
-
-    async def pin(self, worker_model: str, pinned: bool) -> None:
-        """Keep it on the device, or no longer. Raises UnknownAdapter; AdapterUnusable when the others
-        would be left without a slot.
-        """
-        number = self._number(worker_model)
-        refusal = await self._ask("pin" if pinned else "unpin", {"id": number})
-        if refusal is not None:
-            raise AdapterUnusable(refusal)
+        async with self._change:
+            await self._forget(worker_model)
 
     async def snapshot(self) -> bytes:
         """An `AdaptersSnapshot` as JSON."""
@@ -113,7 +107,25 @@ class AdapterRegistry:
         self._numbers[spec.worker_model] = self._last
         await self._tell_of(spec, load=load, displace=displace)
         if spec.pinned:
-            await self.pin(spec.worker_model, True)
+            try:
+                await self._pin(spec.worker_model, True)
+            except AdapterUnusable:
+                await self._forget(spec.worker_model)
+                raise
+
+    async def _forget(self, worker_model: str) -> None:
+        number = self._number(worker_model)
+        if compat.is_registered(self._app, worker_model):
+            compat.forget_adapter(self._app, worker_model)
+        del self._numbers[worker_model]
+        await self._ask("remove", {"id": number})
+
+    async def _pin(self, worker_model: str, pinned: bool) -> None:
+        """Keep it on the device, or no longer. AdapterUnusable when no slot would be left for others."""
+        number = self._number(worker_model)
+        refusal = await self._ask("pin" if pinned else "unpin", {"id": number})
+        if refusal is not None:
+            raise AdapterUnusable(refusal)
 
     async def _tell_of(
         self, spec: AdapterSpec, *, load: bool = False, displace: bool = False
@@ -124,7 +136,6 @@ class AdapterRegistry:
         )
 
     def _make_requestable(self, spec: AdapterSpec) -> None:
-        self.public[spec.worker_model] = spec.key
         number = self._numbers[spec.worker_model]
         compat.register_adapter(self._app, spec.worker_model, number, spec.folder)
 

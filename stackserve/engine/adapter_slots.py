@@ -143,7 +143,7 @@ def _verify(source: Any) -> None:
         AdapterStore(folder.parent).verify(digest)
 
 
-def _reason(source: Any, error: Exception) -> str:
+def _reason(source: Any, error: BaseException) -> str:
     """What a client may read: no path of this machine."""
     if isinstance(error, ArtifactRejected):
         return error.message

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
@@ -264,7 +264,7 @@ def is_registered(app: Any, worker_model: str) -> bool:
     return worker_model in app.state.openai_serving_models.lora_requests
 
 
-def answer_with_public_names(app: Any, public: Mapping[str, str]) -> None:
+def answer_with_public_names(app: Any, public: Callable[[str], str]) -> None:
     """Write the inference key, not the name inside the worker, into `model` of every answer.
 
     Touches: `OpenAIServingModels.model_name`, which each serving class calls for that field.
@@ -274,7 +274,7 @@ def answer_with_public_names(app: Any, public: Mapping[str, str]) -> None:
 
     def model_name(lora_request: Any = None) -> str:
         name: str = inside(lora_request)
-        return public.get(name, name)
+        return public(name)
 
     models.model_name = model_name
 
@@ -295,8 +295,8 @@ def vllm_version() -> str:
 
 
 def zero_blocks_on_request(schedulers: type) -> None:
-    """Where the scheduler is one of `schedulers`: have each step's output name the KV blocks that it
-    newly gave out, and workers that can zero those which it still names when it reaches them.
+    """Where there are adapters and the scheduler is one of `schedulers`: have each step's output name
+    the KV blocks that it newly gave out, and workers able to zero those that are left of them.
 
     Touches: `vllm.v1.engine.core.get_kv_cache_configs`, `KVCacheConfig.needs_kv_cache_zeroing`, which
     scheduler and workers ask, `SchedulerConfig.get_scheduler_cls`.
@@ -310,7 +310,8 @@ def zero_blocks_on_request(schedulers: type) -> None:
 
     def get_kv_cache_configs(vllm_config: Any, *others: Any) -> list[Any]:
         configs: list[Any] = inside(vllm_config, *others)
-        if issubclass(vllm_config.scheduler_config.get_scheduler_cls(), schedulers):
+        scheduler = vllm_config.scheduler_config.get_scheduler_cls()
+        if vllm_config.lora_config is not None and issubclass(scheduler, schedulers):
             for config in configs:
                 config.zeroes_on_request = not config.needs_kv_cache_zeroing
         return configs
@@ -322,12 +323,12 @@ def zero_blocks_on_request(schedulers: type) -> None:
     )
 
 
-def zeroes_on_request(scheduler: Any) -> bool:
+def zeroes_on_request(owner: Any) -> bool:
     """Whether `zero_blocks_on_request` is in force; vLLM has all new blocks of some models zeroed.
 
-    Touches: `Scheduler.kv_cache_config`.
+    Touches: `Scheduler.kv_cache_config` and that of a worker's model runner.
     """
-    return getattr(scheduler.kv_cache_config, "zeroes_on_request", False)
+    return getattr(owner.kv_cache_config, "zeroes_on_request", False)
 
 
 def blocks_of_adapters(scheduler: Any, output: Any) -> Iterator[int]:

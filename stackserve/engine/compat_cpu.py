@@ -135,3 +135,65 @@ def bound_kv_cache_on_cpu(arguments: Namespace, size: int) -> None:
 
     if current_platform.is_cpu() and arguments.kv_cache_memory_bytes is None:
         arguments.kv_cache_memory_bytes = size
+
+
+def zero_blocks_of_every_layer_on_cpu() -> bool:
+    """Zero KV blocks in layers of every kind, and of their values alone where that is enough.
+
+    vLLM's own leaves layers with a sliding window out. Attention on CPUs replaces the scores of what
+    it masks, whatever the keys are, but multiplies the values by zero. Groups of layers lie on the same
+    memory in ways of their own, so with several of them keys are zeroed too. Models of which vLLM
+    wants all new blocks zeroed keep vLLM's way. False, and no change, on other devices.
+
+    Touches: `CPUModelRunner._zero_block_ids`, `.kv_cache_config`.
+    """
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return False
+    from vllm.v1.worker.cpu_model_runner import CPUModelRunner
+
+    inside = CPUModelRunner._zero_block_ids
+    if getattr(inside, "knows_every_layer", False):
+        return True
+
+    def zero_block_ids(runner: Any, block_ids: list[int]) -> None:
+        import torch
+
+        if not compat.zeroes_on_request(runner):
+            inside(runner, block_ids)
+            return
+        if not hasattr(runner, "zeroed_parts"):
+            runner.zeroed_parts = _zeroed_parts(runner)
+        blocks = torch.tensor(block_ids)
+        for part in runner.zeroed_parts:
+            part.index_fill_(0, blocks, 0)
+
+    zero_block_ids.knows_every_layer = True  # type: ignore[attr-defined]
+    CPUModelRunner._zero_block_ids = zero_block_ids
+    return True
+
+
+def _zeroed_parts(runner: Any) -> list[Any]:
+    """Of each layer's KV cache, a view whose first dimension is the block, in words of eight bytes.
+
+    Touches: `CPUModelRunner.kv_cache_config`, `.compilation_config.static_forward_context`, `kv_cache`
+    of a layer: [blocks, heads, block size, 2 · head size], of each head first all keys, then all values.
+    """
+    import torch
+
+    config, layers = runner.kv_cache_config, runner.compilation_config.static_forward_context
+    widest: dict[int, Any] = {}
+    for name in (name for group in config.kv_cache_groups for name in group.layer_names):
+        cache = layers[name].kv_cache if name in layers else None
+        if isinstance(cache, torch.Tensor):
+            seen = widest.get(cache.data_ptr())
+            widest[cache.data_ptr()] = cache if seen is None or seen.nbytes < cache.nbytes else seen
+    values_suffice = len(config.kv_cache_groups) == 1
+    parts = []
+    for cache in widest.values():
+        words = cache.view(torch.int64)
+        if values_suffice and cache.dim() == 4:
+            words = words.view(*words.shape[:2], 2, -1)[:, :, 1]
+        parts.append(words.unflatten(0, (config.num_blocks, -1)))
+    return parts

@@ -10,6 +10,7 @@ start-time fair queueing does: it takes no search.
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from dataclasses import dataclass
 
 PROMPT_COST = 1.0
@@ -33,7 +34,7 @@ class FairShares:
 
     def __init__(self) -> None:
         self._active: dict[str, _Account] = {}
-        self._idle: dict[str, _Account] = {}
+        self._idle: OrderedDict[str, _Account] = OrderedDict()
         self._weights: dict[str, float] = {}
         self._floor = 0.0
 
@@ -67,7 +68,7 @@ class FairShares:
             del self._active[tenant]
             self._idle[tenant] = account
             if len(self._idle) > MOST_IDLE:
-                del self._idle[next(iter(self._idle))]
+                self._idle.popitem(last=False)
 
     def admitted(self, tenant: str, prompt_tokens: int) -> None:
         """A request of the tenant starts."""

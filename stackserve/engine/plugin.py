@@ -33,6 +33,7 @@ def register() -> None:
         compat_cpu.compile_with_adapters_on_cpu()
         compat_cpu.multiply_in_one_order_on_cpu()
         compat_cpu.sum_attention_in_one_order_on_cpu()
+        compat_cpu.zero_blocks_of_every_layer_on_cpu()
         logger.info("stackserve: answers on this CPU do not depend on the batch")
     elif compat.use_punica_wrapper("cuda", CUDA_PUNICA_WRAPPER):
         compat.bind_adapters_to_layers()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from vllm.v1.core.sched.request_queue import RequestQueue
-from vllm.v1.request import Request
+from vllm.v1.request import Request, RequestStatus
 
 from stackserve.engine.fairness import FairShares
 from stackserve.engine.residency import BASE, Residency
@@ -106,16 +106,33 @@ class Batch:
 
     def __init__(self, most: int | None) -> None:
         self._most = most
-        self._inside: set[int] = set()
+        self._inside: dict[int, int] = {}
+        """By adapter, its requests that entered in this step, one more for those that run already."""
+        self._last: Request | None = None
 
     def begin(self, running: Iterable[int]) -> None:
         """A new step, in which these adapters run already."""
-        self._inside = set(running)
-        self._inside.discard(BASE)
+        self._inside = dict.fromkeys(running, 1)
+        self._inside.pop(BASE, None)
+        self._last = None
 
-    def enter(self, adapter_id: int) -> None:
+    def enter(self, request: Request) -> None:
+        """A request is taken to run in this step."""
+        adapter_id = adapter_of(request)
         if adapter_id != BASE:
-            self._inside.add(adapter_id)
+            self._inside[adapter_id] = self._inside.get(adapter_id, 0) + 1
+            self._last = request
+
+    def settle(self) -> bool:
+        """Give the last one's place back if vLLM has passed over it after all; whether it has."""
+        last, self._last = self._last, None
+        if last is None or last.status == RequestStatus.RUNNING:
+            return False
+        adapter_id = adapter_of(last)
+        self._inside[adapter_id] -= 1
+        if not self._inside[adapter_id]:
+            del self._inside[adapter_id]
+        return True
 
     def __contains__(self, adapter_id: int) -> bool:
         return adapter_id == BASE or adapter_id in self._inside
@@ -181,7 +198,7 @@ class AdapterQueues(RequestQueue):  # type: ignore[misc]  # vllm is untyped here
         request = self.peek_request()
         self._take(request)
         self._shares.admitted(self._tenant_of(request), _cost(request))
-        self._batch.enter(adapter_of(request))
+        self._batch.enter(request)
         return request
 
     def remove_request(self, request: Request) -> None:
@@ -209,6 +226,8 @@ class AdapterQueues(RequestQueue):  # type: ignore[misc]  # vllm is untyped here
         return self._size - sum(len(self._queues.get(each, ())) for each in here)
 
     def __bool__(self) -> bool:
+        if self._batch.settle():
+            self._next = None
         if self._next is None and self._size:
             self._next = self._choose()
         return self._next is not None

@@ -11,15 +11,16 @@ run + `LOOK_AHEAD`), however many wait; only a load into full host memory looks 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
 from stackserve.engine.adapter_host import AdapterHost, Staged, StageFailed
 from stackserve.engine.host_memory import HostMemory
+from stackserve.engine.reading_list import ReadingList
 from stackserve.engine.slot_policy import Candidate, PolicySettings, Resident, decide
-from stackserve.engine.tiers import Adapter, Tier
+from stackserve.engine.tiers import Adapter, IdentityTaken, Tier, Work
 from stackserve.engine.waiting_line import WaitingLine
 
 BASE = 0
@@ -40,18 +41,6 @@ class Observer(Protocol):
     def drained(self, key: str) -> None: ...
 
 
-@dataclass(frozen=True)
-class Work:
-    """What runs of one adapter: requests, and tokens until the last is done at most."""
-
-    running: int
-    remaining: int
-
-
-class IdentityTaken(Exception):
-    """A request names one adapter by the id of another."""
-
-
 class Residency:
     """Owns every adapter's tier. `advance` is called before each step, with what runs."""
 
@@ -70,14 +59,13 @@ class Residency:
         self.memory = HostMemory(host_bytes)
         self._host = host
         self._observer = observer
-        self._stagers = stagers
         self._adapters: dict[int, Adapter] = {}
         self._line = WaitingLine()
-        self._wanted: dict[int, bool] = {}
-        """Registered ones to have in memory before anybody asks; True: whatever it displaces."""
-        self._staging: set[int] = set()
+        self._reading = ReadingList(stagers)
         self._running: set[int] = set()
         self._removed: set[int] = set()
+        """Those of which something is left to be freed."""
+        self._tombstones: deque[tuple[float, int]] = deque()
         self._drains = False
 
     def __iter__(self) -> Iterator[Adapter]:
@@ -86,11 +74,6 @@ class Residency:
     def get(self, adapter_id: int) -> Adapter | None:
         """The record of an adapter, to be read only."""
         return self._adapters.get(adapter_id)
-
-    @property
-    def waiting_adapters(self) -> int:
-        """How many adapters wait for a slot."""
-        return len(self._line)
 
     def is_resident(self, adapter_id: int) -> bool:
         """Its requests may run in the next step."""
@@ -112,6 +95,8 @@ class Residency:
         """
         adapter = self._record(adapter_id, name, source, now)
         adapter.requested(now)
+        if adapter.removed_at is not None:
+            self._removed.add(adapter_id)
         return adapter.tier is Tier.DEVICE
 
     def enqueued(self, adapter_id: int, priority: int, now: float) -> None:
@@ -137,8 +122,7 @@ class Residency:
 
     def is_coming(self, adapter_id: int) -> bool:
         """It is being read, or will be before anybody asks."""
-        adapter = self._adapters.get(adapter_id)
-        return adapter_id in self._wanted or (adapter is not None and adapter.tier is Tier.STAGING)
+        return adapter_id in self._reading
 
     def register(
         self,
@@ -157,7 +141,8 @@ class Residency:
         adapter.registered, adapter.removed_at = True, None
         self._removed.discard(adapter_id)
         if load and adapter.tier is Tier.DISK:
-            self._wanted[adapter_id] = displace
+            adapter.requested(now)
+            self._reading.want(adapter_id, awaited=displace)
 
     def pin(self, adapter_id: int, now: float) -> None:
         """Bring an adapter to the device as soon as may be and keep it there.
@@ -175,7 +160,6 @@ class Residency:
             )
         adapter.pinned = True
         if adapter.tier is not Tier.DEVICE:
-            adapter.waits_since = adapter.waits_since if adapter.waiting else now
             self._line.join(adapter_id, PINNED_FIRST)
 
     def unpin(self, adapter_id: int) -> None:
@@ -183,7 +167,6 @@ class Residency:
         adapter = self._known(adapter_id)
         adapter.pinned = False
         if not adapter.waiting:
-            adapter.waits_since = None
             self._line.leave(adapter_id)
 
     def remove(self, adapter_id: int, now: float) -> None:
@@ -193,6 +176,7 @@ class Residency:
             self.unpin(adapter_id)
         adapter.registered, adapter.removed_at = False, now
         self._removed.add(adapter_id)
+        self._tombstones.append((now, adapter_id))
 
     # The step
 
@@ -214,6 +198,7 @@ class Residency:
         self._running = set(work)
         for adapter_id, each in work.items():
             adapter = self._adapters[adapter_id]
+            adapter.runs_since = adapter.runs_since if adapter.running else now
             adapter.running, adapter.remaining = each.running, each.remaining
             adapter.waits_since = None
 
@@ -221,7 +206,7 @@ class Residency:
         failures = []
         for report in self._host.poll():
             adapter = self._adapters[report.id]
-            self._staging.remove(report.id)
+            self._reading.end(report.id)
             if isinstance(report, Staged):
                 adapter.num_bytes, adapter.load_seconds = report.num_bytes, report.seconds
                 adapter.move(Tier.HOST, now)
@@ -253,7 +238,7 @@ class Residency:
             now,
             [Resident.of(self._adapters[each], now) for each in self.residents()],
             [slot for slot, each in enumerate(self.slots) if each is None],
-            self._candidates(),
+            self._candidates(now),
             self.policy,
         )
         for adapter_id in moves.evict:
@@ -268,10 +253,10 @@ class Residency:
             adapter.draining = drains
         self._drains = bool(moves.draining)
 
-    def _candidates(self) -> list[Candidate]:
+    def _candidates(self, now: float) -> list[Candidate]:
         ahead = (self._adapters[each] for each in self._ahead())
         return [
-            Candidate(each.id, each.waits_since or each.since, each.pinned)
+            Candidate(each.id, now if each.waits_since is None else each.waits_since, each.pinned)
             for each in ahead
             if each.tier is Tier.HOST
         ]
@@ -301,42 +286,48 @@ class Residency:
             self._line.join(adapter.id)
 
     def _stage(self, now: float) -> None:
+        """Begin to read: what somebody waits for, those in the line, what is wanted ahead."""
+        while not self._reading.is_full and (wanted := self._reading.next_awaited()) is not None:
+            if self._is_unread(wanted):
+                self._begin(wanted, now, displace=True)
         for adapter_id in self._ahead():
-            if len(self._staging) >= self._stagers:
+            if self._reading.is_full:
                 return
             if self._adapters[adapter_id].tier is Tier.DISK and not self._begin(adapter_id, now):
                 return
-        while self._wanted and len(self._staging) < self._stagers:
-            adapter_id, displace = next(iter(self._wanted.items()))
-            adapter = self._adapters.get(adapter_id)
-            wanted = adapter is not None and adapter.registered and adapter.tier is Tier.DISK
-            if wanted and not self._begin(adapter_id, now, ahead=not displace):
-                if displace:
-                    return
-                # Memory is full: the rest is read when it is asked for.
-                self._wanted = {each: True for each, must in self._wanted.items() if must}
-                continue
-            del self._wanted[adapter_id]
+        while not self._reading.is_full and (wanted := self._reading.next_if_room()) is not None:
+            if not self._has_room():
+                self._reading.give_up_rest()
+            elif self._is_unread(wanted):
+                self._begin(wanted, now)
 
-    def _begin(self, adapter_id: int, now: float, *, ahead: bool = False) -> bool:
-        """Start to read an adapter if there is, or can be, room for it."""
-        expected = self.memory.expected(len(self._staging) + 1)
-        if self.memory.excess(expected) > 0:
-            if ahead:
-                return False
-            # One load is let in over the budget when otherwise nothing would ever move.
-            alone = not self._staging and not self._candidates()
-            if not self._make_room(expected, now) and not alone:
+    def _is_unread(self, adapter_id: int) -> bool:
+        adapter = self._adapters.get(adapter_id)
+        return adapter is not None and adapter.registered and adapter.tier is Tier.DISK
+
+    def _has_room(self) -> bool:
+        return self.memory.excess(self.memory.expected(len(self._reading) + 1)) <= 0
+
+    def _begin(self, adapter_id: int, now: float, *, displace: bool = False) -> bool:
+        """Start to read an adapter if there is, or can be made, room for it.
+
+        One is let in over the budget when otherwise nothing would ever move, or with `displace`.
+        """
+        if not self._has_room():
+            made = self._make_room(self.memory.expected(len(self._reading) + 1), now)
+            stuck = not len(self._reading) and not self._candidates(now)
+            if not (made or stuck or displace):
                 return False
         adapter = self._adapters[adapter_id]
         adapter.move(Tier.STAGING, now)
-        self._staging.add(adapter_id)
+        self._reading.begin(adapter_id)
         self._host.stage(adapter_id, adapter.source)
         return True
 
     def _make_room(self, num_bytes: int, now: float) -> bool:
         """Forget the least worthy that nobody uses, until so many bytes more fit."""
-        for victim in self.memory.victims(self.memory.excess(num_bytes), now):
+        excess = self.memory.excess(num_bytes)
+        for victim in self.memory.victims(excess, now) if excess > 0 else ():
             self._forget(victim, now)
             self._observer.evicted(victim.key, Tier.HOST)
         return self.memory.excess(num_bytes) <= 0
@@ -355,18 +346,24 @@ class Residency:
 
     def _free_removed(self, now: float) -> None:
         for adapter_id in list(self._removed):
-            adapter = self._adapters[adapter_id]
-            if adapter.is_used or adapter.tier is Tier.STAGING:
+            adapter = self._adapters.get(adapter_id)
+            if adapter is not None and (adapter.is_used or adapter.tier is Tier.STAGING):
                 continue
-            if adapter.slot is not None:
+            self._removed.remove(adapter_id)
+            if adapter is not None and adapter.slot is not None:
                 self._host.clear(adapter.slot)
                 self._evict(adapter, now)
-            if adapter.tier is Tier.HOST:
+            if adapter is not None and adapter.tier is Tier.HOST:
                 self._forget(adapter, now)
-            assert adapter.removed_at is not None
-            if now - adapter.removed_at > REMEMBERED:
-                del self._adapters[adapter_id]
-                self._removed.remove(adapter_id)
+        while self._tombstones and now - self._tombstones[0][0] > REMEMBERED:
+            self._bury(*self._tombstones.popleft())
+
+    def _bury(self, removed_at: float, adapter_id: int) -> None:
+        """Forget that there was such an adapter, unless it has come back or still has requests."""
+        adapter = self._adapters.get(adapter_id)
+        if adapter is not None and adapter.removed_at == removed_at:
+            adapter.removed_at = None
+            self._lose_track(adapter)
 
     def _record(self, adapter_id: int, name: str, source: Any, now: float) -> Adapter:
         adapter = self._adapters.get(adapter_id)
@@ -391,8 +388,10 @@ class Residency:
             assert adapter.slot == in_slots.get(adapter.id), f"slot of {adapter.name}"
             assert on_device == (adapter.slot is not None), adapter.name
             assert on_device or not (adapter.running or adapter.draining), adapter.name
-            assert (adapter.tier is Tier.STAGING) == (adapter.id in self._staging), adapter.name
+            assert (adapter.tier is Tier.STAGING) == (adapter.id in self._reading.under_way), (
+                adapter.name
+            )
             waits = not on_device and (adapter.waiting > 0 or adapter.pinned)
             assert (adapter.id in self._line) == waits, f"{adapter.name} waits"
-        assert len(self._staging) <= self._stagers
+        assert len(self._reading) == sum(each.tier is Tier.STAGING for each in self)
         self.memory.check_integrity(list(self._adapters.values()))

@@ -26,10 +26,10 @@ from stackserve.engine.fairness import FairShares
 from stackserve.engine.kv_hygiene import CleanBlocks
 from stackserve.engine.meters import AdapterMeters
 from stackserve.engine.queues import AdapterQueues, Batch, adapter_of
-from stackserve.engine.residency import BASE, IdentityTaken, Residency, Work
+from stackserve.engine.residency import BASE, Residency
 from stackserve.engine.scheduling_options import SchedulingOptions
 from stackserve.engine.slot_policy import PolicySettings
-from stackserve.engine.tiers import key_of
+from stackserve.engine.tiers import IdentityTaken, Work, key_of
 
 
 @dataclass(slots=True)
@@ -209,10 +209,15 @@ class AdapterScheduler(CleanBlocks, AsyncScheduler):  # type: ignore[misc]  # vl
         compat.uncache_uncomputed(self, request)
         super()._preempt_request(request, *args, **kwargs)
 
+    def _has_slot(self, request: Request) -> bool:
+        adapter_id = adapter_of(request)
+        return adapter_id == BASE or adapter_id in self.residency.slots
+
     def make_stats(self, *args: Any, **kwargs: Any) -> Any:
         stats = super().make_stats(*args, **kwargs)
         if stats is not None:
             without_slot = self.waiting.without_slot + self.kv_holding_waiting.without_slot
+            without_slot -= sum(1 for each in self.deferred_waiting if not self._has_slot(each))
             stats.num_waiting_reqs -= without_slot
             stats.num_skipped_waiting_reqs += without_slot
         return stats

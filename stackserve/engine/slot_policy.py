@@ -43,6 +43,7 @@ class Resident:
     remaining: int
     """Tokens until its last running request is done, at most."""
     since: float
+    runs_since: float
     waits_since: float | None
     """Since when it has waiting requests and none that runs."""
     worth: float
@@ -61,6 +62,7 @@ class Resident:
             waiting=adapter.waiting,
             remaining=adapter.remaining,
             since=adapter.since,
+            runs_since=adapter.runs_since,
             waits_since=adapter.waits_since,
             worth=adapter.worth(now),
             pinned=adapter.pinned,
@@ -115,8 +117,9 @@ def decide(
         elif candidate.urgent or now - candidate.since >= settings.starvation_seconds:
             unserved += 1
     staying = [each for each in residents if each.id not in evict]
-    drains = unserved + _starved_of_the_batch(now, staying, settings)
-    return SlotMoves(tuple(evict), tuple(place), _draining(now, staying, drains, settings))
+    for_slots = _draining_for_slots(now, staying, unserved, settings)
+    for_batch = _draining_for_the_batch(now, staying, settings)
+    return SlotMoves(tuple(evict), tuple(place), for_slots | for_batch)
 
 
 def _is_idle(resident: Resident) -> bool:
@@ -125,38 +128,38 @@ def _is_idle(resident: Resident) -> bool:
     return not (resident.running or resident.pinned or wanted)
 
 
-def _starved_of_the_batch(
-    now: float, residents: Sequence[Resident], settings: PolicySettings
-) -> int:
-    """How many residents have waited too long for a place among those that share a batch."""
-    if settings.adapters_per_batch is None:
-        return 0
-    if sum(1 for each in residents if each.running) < settings.adapters_per_batch:
-        return 0
-    return sum(
-        1
-        for each in residents
-        if each.waits_since is not None
-        and not each.draining
-        and now - each.waits_since >= settings.starvation_seconds
-    )
-
-
-def _draining(
+def _draining_for_slots(
     now: float, residents: Sequence[Resident], wanted: int, settings: PolicySettings
 ) -> frozenset[int]:
-    """Those that drain go on draining; more are chosen by the least work left."""
-    if not wanted:
-        return frozenset()
+    """Who must give up a slot. Of those that have something to do: the others' slots are taken."""
     busy = [each for each in residents if (each.running or each.waiting) and not each.pinned]
-    chosen = [each.id for each in busy if each.draining][:wanted]
-    others = sorted(
-        (
-            each
-            for each in busy
-            if not each.draining and now - each.since >= settings.min_residency_seconds
-        ),
-        key=lambda each: (each.remaining, each.since),
+    old = [each for each in busy if now - each.since >= settings.min_residency_seconds]
+    return _least_work_left(busy, old, wanted)
+
+
+def _draining_for_the_batch(
+    now: float, residents: Sequence[Resident], settings: PolicySettings
+) -> frozenset[int]:
+    """Who must leave the batch to residents that have waited too long for a place in it; pinned ones
+    too, as they keep their slots.
+    """
+    inside = [each for each in residents if each.running]
+    if settings.adapters_per_batch is None or len(inside) < settings.adapters_per_batch:
+        return frozenset()
+    starved = sum(
+        1
+        for each in residents
+        if each.waits_since is not None and now - each.waits_since >= settings.starvation_seconds
     )
-    chosen += [each.id for each in others[: wanted - len(chosen)]]
-    return frozenset(chosen)
+    old = [each for each in inside if now - each.runs_since >= settings.min_residency_seconds]
+    return _least_work_left(inside, old, starved)
+
+
+def _least_work_left(
+    residents: Sequence[Resident], eligible: Sequence[Resident], wanted: int
+) -> frozenset[int]:
+    """So many of `residents`: first those that drain already, then eligible ones by work left."""
+    chosen = [each.id for each in residents if each.draining][:wanted]
+    others = (each for each in eligible if not each.draining)
+    ranked = sorted(others, key=lambda each: (each.remaining, each.since))
+    return frozenset([*chosen, *(each.id for each in ranked[: wanted - len(chosen)])])

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from stackserve.engine.adapter_host import Report, Staged, StageFailed
@@ -32,7 +33,7 @@ class Stager(Generic[Weights]):
         self,
         load: Callable[[object], tuple[Weights, int]],
         threads: int,
-        describe: Callable[[object, Exception], str] = lambda source, error: str(error),
+        describe: Callable[[object, BaseException], str] = lambda source, error: str(error),
     ) -> None:
         self._load = load
         self._describe = describe
@@ -65,8 +66,10 @@ class Stager(Generic[Weights]):
         began = time.perf_counter()
         try:
             weights, num_bytes = self._load(source)
-        except Exception as error:  # noqa: BLE001  # a file may be broken in any way
-            reason = self._describe(source, error)[:MAX_REASON]
+        except BaseException as error:  # noqa: BLE001  # any way, a panic in compiled code too
+            reason = type(error).__name__
+            with suppress(Exception):
+                reason = self._describe(source, error)[:MAX_REASON]
             self._done.put((StageFailed(adapter_id, reason), None))
         else:
             seconds = time.perf_counter() - began

@@ -47,6 +47,8 @@ class Adapter:
     running: int = 0
     remaining: int = 0
     """Tokens until the last of its running requests is done, at most."""
+    runs_since: float = 0.0
+    """Since when some of its requests run, while they do."""
     waiting: int = 0
     waits_since: float | None = None
     """Since when it has waiting requests and none that runs."""
@@ -88,6 +90,18 @@ class Adapter:
 
     def _reuse(self, now: float) -> float:
         return self.reuse * math.exp2(-(now - self.reuse_at) / HALF_LIFE)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What runs of one adapter: requests, and tokens until the last is done at most."""
+
+    running: int
+    remaining: int
+
+
+class IdentityTaken(Exception):
+    """A request names one adapter by the id of another."""
 
 
 def key_of(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections import OrderedDict
 from collections.abc import Iterator
 
 
@@ -14,7 +15,8 @@ class WaitingLine:
 
     def __init__(self) -> None:
         self._of: dict[int, int] = {}
-        self._lines: dict[int, dict[int, None]] = {}
+        self._lines: dict[int, OrderedDict[int, None]] = {}
+        """Ordered ones: a plain dict's front gets slow when others have left it."""
         self._priorities: list[int] = []
 
     def __len__(self) -> int:
@@ -35,7 +37,7 @@ class WaitingLine:
                 return
             self.leave(adapter_id)
         if priority not in self._lines:
-            self._lines[priority] = {}
+            self._lines[priority] = OrderedDict()
             insort(self._priorities, priority)
         self._lines[priority][adapter_id] = None
         self._of[adapter_id] = priority

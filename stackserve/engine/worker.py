@@ -43,6 +43,7 @@ async def _serve(spec: WorkerSpec, events: Events) -> int:
     from stackserve.engine import compat, compat_adapters, compat_cpu
     from stackserve.engine.adapter_registry import AdapterRegistry
     from stackserve.engine.adapter_routes import add_adapter_routes
+    from stackserve.engine.tiers import key_of
 
     arguments = compat.parse_engine_options(spec.options)
     compat_cpu.bound_kv_cache_on_cpu(arguments, KV_CACHE_BYTES_ON_CPU)
@@ -52,7 +53,7 @@ async def _serve(spec: WorkerSpec, events: Events) -> int:
         app = await compat.build_openai_app(engine, arguments, tasks)
         registry = AdapterRegistry(app, partial(compat_adapters.ask_scheduler, engine))
         await _load_adapters(spec, registry, events)
-        compat.answer_with_public_names(app, registry.public)
+        compat.answer_with_public_names(app, key_of)
         add_adapter_routes(app, registry)
         ready = Ready(tasks, engine.model_config.max_model_len, compat.vllm_version())
         return await _answer(spec, app, engine, lambda: events.send(ready))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ class Gate:
         self._inside = 0
         self._empty = asyncio.Event()
         self._empty.set()
+        self._names: Counter[str] = Counter()
+        self._unused: dict[str, asyncio.Event] = {}
 
     @property
     def endpoint(self) -> Endpoint | None:
@@ -67,8 +70,8 @@ class Gate:
         )
 
     @contextmanager
-    def enter(self) -> Iterator[Endpoint]:
-        """Count one request in, and out again however it ends.
+    def enter(self, worker_model: str) -> Iterator[Endpoint]:
+        """Count one request in, under the worker's name of its model, and out again however it ends.
 
         Raises GroupNotReady while shut, Overloaded when the limit is reached.
         """
@@ -80,6 +83,7 @@ class Gate:
                 f"(max_in_flight); try again later"
             )
         self._inside += 1
+        self._names[worker_model] += 1
         self._empty.clear()
         try:
             yield self._endpoint
@@ -87,7 +91,32 @@ class Gate:
             self._inside -= 1
             if self._inside == 0:
                 self._empty.set()
+            self._leave(worker_model)
 
     async def empty(self) -> None:
         """Wait until no request is inside."""
         await self._empty.wait()
+
+    def uses(self, worker_model: str) -> bool:
+        """Whether a request is inside that named this model of the worker's.
+
+        False means for ever, for a name that the routes no longer have, and then the worker may forget
+        it: no request is on its way there. For between `RoutingSnapshot.resolve`, which gives a request
+        the name, and `enter`, which counts it, nothing is awaited. So when the routes are swapped, each
+        request has either entered under the old name or will resolve by the new routes. And it leaves
+        only when the worker's whole answer has been passed on or nobody wants it any more, so that the
+        worker, which may look the name up at any time until then, always finds it.
+        """
+        return worker_model in self._names
+
+    async def unused(self, worker_model: str) -> None:
+        """Wait until no request inside uses a name."""
+        while self.uses(worker_model):
+            await self._unused.setdefault(worker_model, asyncio.Event()).wait()
+
+    def _leave(self, worker_model: str) -> None:
+        self._names[worker_model] -= 1
+        if not self._names[worker_model]:
+            del self._names[worker_model]
+            if unused := self._unused.pop(worker_model, None):
+                unused.set()

@@ -13,9 +13,10 @@ message, an event each; as vLLM, it stops working when the client goes. Some fir
     refuse     a 400 in OpenAI's shape
     whoami     the name by which the worker knows the model
     body       the request body as it arrived
+    late       its model is looked up 30 ms after its arrival, as by a busy engine
 
-`options.fake_start` of the spec can make the start go wrong, see `_obey_at_start`, and the answer to
-`GET ADAPTERS_PATH`, see `_answer_adapters`.
+`options.fake_start` of the spec can make the start go wrong, see `_obey_at_start`, and the answers to
+`ADAPTERS_PATH`, see `_answer_adapters` and `FakeAdapters`.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from stackserve.protocol import (
     ResidencyFacts,
     WorkerSpec,
 )
+from stackserve.workers.fake_adapters import FakeAdapters, no_such_model
 
 COMMAND = (sys.executable, "-m", "stackserve.workers.fake")
 
@@ -57,6 +59,7 @@ TASKS = ("generate",)
 
 SLOTS = 2
 ADAPTER_BYTES = 1000
+LATE_SECONDS = 0.03
 
 
 class FakeEngine:
@@ -66,9 +69,9 @@ class FakeEngine:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.running: dict[int, str] = {}
-        self._adapters = [adapter.key for adapter in spec.adapters]
+        self.adapters = FakeAdapters(spec)
         self._base = str(spec.options.get("served_model_name", "base"))
-        self._keys = {key: KeyNumbers(key) for key in (self._base, *self._adapters)}
+        self._keys = {key: KeyNumbers(key) for key in (self._base, *self.adapters.served_keys())}
 
     @contextlib.contextmanager
     def request(self, worker_model: str, words: list[str]) -> Iterator[KeyNumbers]:
@@ -77,9 +80,9 @@ class FakeEngine:
         numbers = self._keys.setdefault(key, KeyNumbers(key))
         numbers.arrived += 1
         numbers.prompt_tokens += len(words)
-        if key in self._adapters[:SLOTS]:
+        if key in self.adapters.served_keys()[:SLOTS]:
             numbers.hits += 1
-        elif key in self._adapters:
+        elif key in self.adapters.served_keys():
             numbers.deferred += 1
         outcome = "abort"
         self.running[id(words)] = key
@@ -99,7 +102,7 @@ class FakeEngine:
                 ADAPTER_BYTES,
                 running=running.count(key),
             )
-            for number, key in enumerate(self._adapters)
+            for number, key in enumerate(self.adapters.served_keys())
         )
         host_bytes = ADAPTER_BYTES * len(adapters)
         residency = ResidencyFacts(
@@ -128,6 +131,10 @@ def build_fake_app(spec: WorkerSpec) -> Starlette:
         body: dict[str, Any] = json.loads(raw)
         words = str(body["messages"][-1]["content"]).split()
         order = words[0] if words else ""
+        if order == "late":
+            await asyncio.sleep(LATE_SECONDS)
+        if not engine.adapters.knows(body["model"]):
+            return no_such_model(body["model"])
         if order == "refuse":
             error = {"message": "refused", "type": "BadRequestError", "param": None, "code": 400}
             return JSONResponse({"error": error}, 400)
@@ -146,6 +153,7 @@ def build_fake_app(spec: WorkerSpec) -> Starlette:
             Route("/running", count),
             Route(ADAPTERS_PATH, adapters),
             Route("/v1/chat/completions", chat, methods=["POST"]),
+            *engine.adapters.routes(),
         ]
     )
 

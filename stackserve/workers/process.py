@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,7 +138,7 @@ class WorkerProcess:
         self._events = events
         self.pid: int = transport.get_pid()
 
-    async def events(self) -> AsyncIterator[WorkerEvent]:
+    async def events(self) -> AsyncGenerator[WorkerEvent, None]:
         """What the worker reports, until it ends. Raises ProtocolBroken."""
         try:
             async for line in self._events:

@@ -81,5 +81,11 @@ def test_deciles_are_tenths_of_the_requests_with_popular_adapters_first() -> Non
     assert deciles == ((1.0, 1.0),) * 5 + ((5.0, 5.0),) * 5
 
 
+def test_the_tenths_of_one_adapter_are_not_its_early_and_its_late_requests() -> None:
+    growing = [(0, answer(0.0, float(number))) for number in range(100)]
+    medians = [p50 for p50, _ in waits_by_decile(session(*growing))]
+    assert medians != sorted(medians)
+
+
 def test_fewer_requests_than_ten_have_fewer_tenths() -> None:
     assert len(waits_by_decile(session((0, answer(0.0, 1.0)), (1, answer(0.0, 2.0))))) == 2

@@ -82,7 +82,7 @@ def test_a_cold_request_that_is_never_answered_is_no_short_wait() -> None:
 
 def test_the_dearest_spread_of_the_most_blocked_requests_counts() -> None:
     readings = [
-        *rounds(Part.SCHEDULE, "20,000 blocked, 1 adapters", OURS, "schedule_p50", 0.0001),
+        *rounds(Part.SCHEDULE, "20,000 blocked, 1 adapter", OURS, "schedule_p50", 0.0001),
         *rounds(Part.SCHEDULE, "20,000 blocked, 5,000 adapters", OURS, "schedule_p50", 0.0005),
         *rounds(Part.SCHEDULE, "1,000 blocked, 100 adapters", OURS, "schedule_p50", 9.0),
     ]
@@ -172,8 +172,20 @@ def test_a_recorded_run_reads_the_same_again(tmp_path: Path) -> None:
 
 def test_a_recorded_run_can_be_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    written = write_plots(RECORD, "a machine", tmp_path)
+    starvation = {"hot_tokens_per_second": 90.0}
+    loads = dict.fromkeys(("itl_p50", "itl_p90", "itl_p99", "itl_max"), 0.1)
+    others = [
+        Reading(Part.THRASH, THRASHED, OURS, 0, {"ttft_p50": 1.0}),
+        Reading(Part.STARVATION, HOT_ALONE, OURS, 0, starvation),
+        Reading(Part.STARVATION, HOT_AND_COLD, OURS, 0, starvation | {"cold_wait": 1.0}),
+        Reading(Part.SCHEDULE, "none blocked", OURS, 0, {"schedule_p50": 0.1}),
+        Reading(Part.SCHEDULE, "1,000 blocked, 1 adapter", OURS, 0, {"schedule_p50": 0.1}),
+        Reading(Part.LOADS, WARM, OURS, 0, loads),
+        Reading(Part.LOADS, NEW, OURS, 0, loads),
+    ]
+    written = write_plots(Record([*RECORD.readings, *others]), "a machine", tmp_path)
     assert [path.name for path in written] == [
-        "adapters-popularity.svg",
-        "adapters-popularity.png",
+        f"adapters-{part}.{kind}"
+        for part in ("popularity", "thrash", "starvation", "schedule", "loads")
+        for kind in ("svg", "png")
     ]

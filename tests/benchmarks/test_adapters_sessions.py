@@ -102,7 +102,16 @@ def test_variants_take_turns_and_the_other_begins_in_the_next_round(
     )
     order = [(each.round, each.variant) for each in record.readings if "flood" in each.scene]
     assert order == [(0, "stock"), (0, "stackserve"), (1, "stackserve"), (1, "stock")]
-    assert all(each.deciles and each.figures["tokens_per_second"] for each in record.readings)
+    assert all(each.figures["tokens_per_second"] for each in record.readings)
+    assert {bool(each.deciles) for each in record.readings if "stream" in each.scene} == {True}
+
+
+def test_every_second_round_goes_through_the_scenes_backwards(
+    monkeypatch: pytest.MonkeyPatch, adapters: Shelf
+) -> None:
+    record, _ = play(monkeypatch, adapters, {Variant.STOCK: FakePlayer()})
+    loads_in_order = [each.scene.rpartition(", ")[2] for each in record.readings]
+    assert loads_in_order == ["flood", "stream", "stream", "flood"]
 
 
 def test_an_engine_that_dies_ends_its_own_part_only(
@@ -209,7 +218,10 @@ def test_a_bad_flag_is_refused_in_one_sentence(
 
 
 def test_quick_is_small_but_flags_beside_it_hold() -> None:
-    quick = parse(["--quick", "--rounds", "2", "--adapters", "3", "--parts", "loads,thrash"])
+    quick = parse(
+        ["--quick", "--rounds", "2", "--rate", "5", "--adapters", "3", "--parts", "loads,thrash"]
+    )
     assert quick.parts == (Part.THRASH, Part.LOADS)
     assert (quick.sizes.rounds, quick.sizes.adapters, quick.eager) == (2, (3,), True)
+    assert quick.sizes.stream == 5.0
     assert parse([]).variants == (Variant.STOCK, Variant.KERNELS, Variant.STACKSERVE)

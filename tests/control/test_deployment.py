@@ -8,7 +8,6 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +35,15 @@ class Living:
     async def until(self, state: str) -> str:
         """Wait for a state; the detail that comes with it."""
         async with asyncio.timeout(PATIENCE):
-            while self.deployment.state != state:
-                await self.deployment.change.wait()
+            while self.deployment.standing.state != state:
+                await self.deployment.standing.change.wait()
         return self.deployment.status().detail
 
     async def answer(self, model: str = "a") -> str:
         """What the worker says to a request for a model."""
         target, gate = self.routes.current.resolve(model)
         body = question("hello", model=target.worker_model)
-        with gate.enter() as endpoint:
+        with gate.enter(target.worker_model) as endpoint:
             async with endpoint.session.post(CHAT, json=body) as response:
                 completion: Any = await response.json()
         return str(completion["choices"][0]["message"]["content"])
@@ -64,7 +63,7 @@ async def deployed(
     with tempfile.TemporaryDirectory(prefix="ss-") as folder:
         deployment = Deployment(
             group,
-            partial(read_group, group, Path, validate_adapter),
+            lambda settings, progress: read_group(settings, Path, validate_adapter, progress),
             routes,
             Path(folder) / "w.sock",
             command=fake.COMMAND,
@@ -76,7 +75,7 @@ async def deployed(
         finally:
             life.cancel()
             await asyncio.gather(life, return_exceptions=True)
-        assert deployment.state == "stopped"
+        assert deployment.standing.state == "stopped"
 
 
 def patient(deaths: Sequence[float], now: float) -> Verdict:
@@ -107,7 +106,7 @@ async def test_a_bad_base_fails_without_a_worker(models: Models, update: dict[st
         assert "(base_missing)" in await broken.until("failed")
         assert broken.deployment.status().worker_pid is None
         with pytest.raises(GroupNotReady):
-            broken.deployment.gate.enter().__enter__()
+            broken.deployment.gate.enter("base").__enter__()
 
 
 async def test_bad_options_fail_with_the_engines_words_and_without_a_retry(models: Models) -> None:

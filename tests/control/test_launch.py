@@ -47,7 +47,7 @@ def test_the_base_is_the_first_target_and_has_no_adapter(models: Models) -> None
 def test_an_adapters_name_in_the_worker_carries_its_digest(one: StackedGroup) -> None:
     _, adapter = targets_of(one)
     assert adapter.worker_model == f"a@{one.members[0].adapter.digest}"
-    (spec,) = worker_spec(one, Path("/s"), 3).adapters
+    (spec,) = worker_spec(one, engine_options(one), Path("/s"), 3).adapters
     assert spec.worker_model == adapter.worker_model
     assert spec.folder == str(one.members[0].adapter.folder)
 
@@ -84,7 +84,7 @@ def test_slots_and_preloads_are_bounded(
 ) -> None:
     group = many(one, count, **engine)
     assert engine_options(group)["max_loras"] == slots
-    assert worker_spec(group, Path("/s"), 3).preload == preload
+    assert worker_spec(group, engine_options(group), Path("/s"), 3).preload == preload
 
 
 def test_the_scheduler_is_told_what_is_configured(one: StackedGroup) -> None:
@@ -104,14 +104,14 @@ def test_the_scheduler_is_told_what_is_configured(one: StackedGroup) -> None:
 def test_a_members_share_and_pin_reach_the_worker(one: StackedGroup) -> None:
     (member,) = one.members
     group = replace(one, members=(replace(member, share=3.0, pinned=True),))
-    (spec,) = worker_spec(group, Path("/s"), 3).adapters
+    (spec,) = worker_spec(group, engine_options(group), Path("/s"), 3).adapters
     assert (spec.weight, spec.pinned) == (3.0, True)
 
 
 def test_a_base_alone_gets_no_lora_options(models: Models) -> None:
     group = read(models.group(members=()))
     assert not LORA & set(engine_options(group))
-    assert worker_spec(group, Path("/s"), 3).preload == 0
+    assert worker_spec(group, engine_options(group), Path("/s"), 3).preload == 0
 
 
 def test_vllm_args_win(one: StackedGroup) -> None:
@@ -140,5 +140,5 @@ def test_options_have_vllms_names_and_units(
 
 
 def test_a_spec_survives_the_pipe(one: StackedGroup) -> None:
-    spec = worker_spec(one, Path("/s"), 3)
+    spec = worker_spec(one, engine_options(one), Path("/s"), 3)
     assert msgspec.json.decode(msgspec.json.encode(spec), type=WorkerSpec) == spec

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheGroupSpec, SlidingWindowSpec
+from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 
-from stackserve.engine import compat
+from stackserve.engine import compat, compat_cpu
 from stackserve.engine.kv_hygiene import CleanBlocks
 from tests.engine.scheduler_harness import Harness
 from tests.engine.scheduler_model import Memory, Work
@@ -228,18 +229,61 @@ def a_model_of_which_vllm_zeroes_every_new_block_keeps_that(base: Path) -> None:
     assert memory.zeroed == [1, 2]
 
 
-def workers_are_made_able_to_zero_for_our_scheduler_alone(base: Path) -> None:
+def workers_are_made_able_to_zero_for_our_scheduler_and_adapters_alone(base: Path) -> None:
     from vllm.v1.engine import core
 
     asking = core.get_kv_cache_configs
-    for scheduler, able in ((Cleaning, True), (AsyncScheduler, False)):
+    for scheduler, lora in ((Cleaning, object()), (Cleaning, None), (AsyncScheduler, object())):
         made = KVCacheConfig(1, [], [])
         core.get_kv_cache_configs = lambda *_, made=made: [made]
         compat.zero_blocks_on_request(CleanBlocks)
         chosen = SimpleNamespace(get_scheduler_cls=lambda cls=scheduler: cls)
-        core.get_kv_cache_configs(SimpleNamespace(scheduler_config=chosen), [], [])
-        assert made.needs_kv_cache_zeroing is able
+        config = SimpleNamespace(scheduler_config=chosen, lora_config=lora)
+        core.get_kv_cache_configs(config, [], [])
+        assert made.needs_kv_cache_zeroing is (scheduler is Cleaning and lora is not None)
     core.get_kv_cache_configs = asking
+
+
+def a_runner(groups: dict[str, list[str]], caches: dict[str, torch.Tensor]) -> Any:
+    """As much of vLLM's runner as zeroing looks at. Six blocks; group → its layers, layer → its cache."""
+    config = KVCacheConfig(6, [], [KVCacheGroupSpec(each, None) for each in groups.values()])
+    config.zeroes_on_request = True
+    layers = {name: SimpleNamespace(kv_cache=cache) for name, cache in caches.items()}
+    return SimpleNamespace(
+        kv_cache_config=config,
+        compilation_config=SimpleNamespace(static_forward_context=layers),
+    )
+
+
+def a_cache(dtype: torch.dtype) -> torch.Tensor:
+    """Of six blocks, two heads, 32 tokens; ones, of each head first keys, then values."""
+    return torch.ones(6, 2, 32, 2 * 64).to(dtype)
+
+
+def zero_parts(cache: torch.Tensor) -> tuple[list[int], list[int]]:
+    """The blocks whose keys are all zero, and those whose values are."""
+    halves = cache.float().view(6, 2, 2, -1)
+    keys, values = ((halves[:, :, i] == 0).flatten(1).all(1) for i in (0, 1))
+    return keys.nonzero().flatten().tolist(), values.nonzero().flatten().tolist()
+
+
+def a_block_is_zeroed_in_every_layer_whatever_its_attention(base: Path) -> None:
+    for dtype in (torch.bfloat16, torch.float32, torch.float8_e4m3fn):
+        caches = {"full": a_cache(dtype), "window": a_cache(dtype)}
+        runner = a_runner({"group": ["full", "window", "of another rank"]}, caches)
+        for blocks in ([2, 5], [3]):
+            CPUModelRunner._zero_block_ids(runner, blocks)
+        for cache in caches.values():
+            assert zero_parts(cache) == ([], [2, 3, 5])
+            assert cache.float().sum() == cache.numel() - 3 * cache[0].numel() // 2
+
+
+def keys_are_zeroed_only_where_groups_of_layers_share_memory(base: Path) -> None:
+    shared, second = a_cache(torch.bfloat16), a_cache(torch.bfloat16)
+    groups = {"full": ["0", "1"], "window": ["2"]}
+    runner = a_runner(groups, {"0": shared, "1": second, "2": shared})
+    CPUModelRunner._zero_block_ids(runner, [4])
+    assert zero_parts(shared) == zero_parts(second) == ([4], [4])
 
 
 CHECKS = (
@@ -251,12 +295,16 @@ CHECKS = (
     a_block_that_was_filled_up_is_zeroed_before_it_is_filled_in_parts,
     a_prefix_found_in_the_cache_is_not_zeroed,
     a_model_of_which_vllm_zeroes_every_new_block_keeps_that,
-    workers_are_made_able_to_zero_for_our_scheduler_alone,
+    workers_are_made_able_to_zero_for_our_scheduler_and_adapters_alone,
+    a_block_is_zeroed_in_every_layer_whatever_its_attention,
+    keys_are_zeroed_only_where_groups_of_layers_share_memory,
 )
 
 
 def main() -> None:
-    compat.zero_blocks_on_request(CleanBlocks)  # as the plug-in does in each of vLLM's processes
+    # As the plug-in does in each of vLLM's processes.
+    compat.zero_blocks_on_request(CleanBlocks)
+    compat_cpu.zero_blocks_of_every_layer_on_cpu()
     with TemporaryDirectory() as folder:
         base = write_base(Path(folder, "base"), MODEL)
         for check in CHECKS:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from stackserve.engine.adapter_host import MemoryHost
-from stackserve.engine.residency import Residency, Work
+from stackserve.engine.residency import Residency
 from stackserve.engine.slot_policy import PolicySettings
+from stackserve.engine.tiers import Work
 
 TICK = 0.1
 """Seconds of a step."""

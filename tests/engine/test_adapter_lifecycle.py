@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from tests.engine.server import Server, running_server
 
 KEYS = [each.key for each in BEHAVIOURS]
 FOLDERS = {each.key: each.adapter for each in BEHAVIOURS}
+FILE = "lively.yaml"
 QUESTION = "What is the capital of France?"
 
 
@@ -28,10 +30,19 @@ QUESTION = "What is the capital of France?"
 def lively(demo_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The demo's four adapters in two slots, with host memory for about two more."""
     folder = tmp_path_factory.mktemp("lively")
+    file = folder / FILE
+    write_file(file, {key: f"demo:{key}" for key in KEYS})
+    with running_server(folder / "run", "serve", str(file), "--port", "0") as server:
+        server.wait_ready()
+        yield server
+
+
+def write_file(file: Path, members: dict[str, str]) -> None:
+    """A configuration with these paths by key."""
     group = {
         "name": "lively",
         "base": {"path": "demo:base"},
-        "members": [{"key": key, "path": f"demo:{key}"} for key in KEYS],
+        "members": [{"key": key, "path": path} for key, path in members.items()],
         "engine": {
             "max_model_len": 1024,
             "max_rank": 16,
@@ -41,11 +52,23 @@ def lively(demo_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             "min_residency_seconds": 0.1,
         },
     }
-    file = folder / "lively.yaml"
     file.write_text(json.dumps({"groups": [group]}))
-    with running_server(folder / "run", "serve", str(file), "--port", "0") as server:
-        server.wait_ready()
-        yield server
+
+
+async def update(lively: Server, members: dict[str, str]) -> dict[str, Any]:
+    """Rewrite the server's file and send SIGHUP; the group when its version is another."""
+
+    def group() -> dict[str, Any]:
+        found: dict[str, Any] = lively.status()["groups"][0]
+        return found
+
+    before = (await asyncio.to_thread(group))["version"]
+    write_file(lively.folder.parent / FILE, members)
+    lively.process.send_signal(signal.SIGHUP)
+    async with asyncio.timeout(60):
+        while (now := await asyncio.to_thread(group))["version"] == before:
+            await asyncio.sleep(0.05)
+    return now
 
 
 class Worker:
@@ -96,6 +119,13 @@ async def worker(lively: Server) -> AsyncIterator[Worker]:
     await worker.close()
 
 
+@pytest_asyncio.fixture
+async def client(lively: Server) -> AsyncIterator[openai.AsyncOpenAI]:
+    """The official client of the gateway."""
+    async with lively.client() as client:
+        yield client
+
+
 async def say(client: openai.AsyncOpenAI, model: str, max_tokens: int = 24) -> str:
     answer = await client.chat.completions.create(
         model=model,
@@ -107,9 +137,8 @@ async def say(client: openai.AsyncOpenAI, model: str, max_tokens: int = 24) -> s
 
 
 async def test_four_adapters_share_two_slots_and_each_answers_as_it_does_alone(
-    lively: Server,
+    client: openai.AsyncOpenAI,
 ) -> None:
-    client = lively.client()
     alone = {key: await say(client, key) for key in ("base", *KEYS)}
     assert len(set(alone.values())) == len(alone)
     models = [*alone] * 6
@@ -119,12 +148,12 @@ async def test_four_adapters_share_two_slots_and_each_answers_as_it_does_alone(
 
 
 async def test_an_adapter_is_added_used_and_removed_without_a_restart(
-    lively: Server, worker: Worker, tmp_path: Path
+    lively: Server, worker: Worker, client: openai.AsyncOpenAI, tmp_path: Path
 ) -> None:
     pid = lively.worker_pid()
     copy = shutil.copytree(FOLDERS["pirate"], tmp_path / "late")
     assert await worker.add("late@1", copy) == (204, None)
-    assert await worker.say("late@1") == await say(lively.client(), "pirate")
+    assert await worker.say("late@1") == await say(client, "pirate")
     assert await worker.remove("late@1") == 204
     with pytest.raises(openai.NotFoundError):
         await worker.say("late@1")
@@ -134,7 +163,7 @@ async def test_an_adapter_is_added_used_and_removed_without_a_restart(
 
 
 async def test_running_requests_end_on_the_old_weights_and_new_ones_start_on_the_new(
-    lively: Server, worker: Worker
+    worker: Worker, client: openai.AsyncOpenAI
 ) -> None:
     assert await worker.add("swap@1", FOLDERS["pirate"]) == (204, None)
     options: dict[str, Any] = {
@@ -148,7 +177,7 @@ async def test_running_requests_end_on_the_old_weights_and_new_ones_start_on_the
     pieces = [(await anext(aiter(events))).choices[0].text]
     assert await worker.add("swap@2", FOLDERS["terse"]) == (204, None)
     assert await worker.remove("swap@1") == 204
-    assert await worker.say("swap@2") == await say(lively.client(), "terse"), "no block of the old"
+    assert await worker.say("swap@2") == await say(client, "terse"), "no block of the old"
     with pytest.raises(openai.NotFoundError):
         await worker.say("swap@1")
     async for event in events:
@@ -159,10 +188,9 @@ async def test_running_requests_end_on_the_old_weights_and_new_ones_start_on_the
 
 
 async def test_a_pinned_adapter_keeps_its_slot_and_one_is_left_for_the_others(
-    lively: Server, worker: Worker
+    worker: Worker, client: openai.AsyncOpenAI
 ) -> None:
     assert await worker.add("held@1", FOLDERS["json"], pinned=True) == (204, None)
-    client = lively.client()
     for _ in range(2):
         await asyncio.gather(*(say(client, key, 4) for key in KEYS))
     ((facts),) = (await worker.tiers())["held"]
@@ -174,10 +202,9 @@ async def test_a_pinned_adapter_keeps_its_slot_and_one_is_left_for_the_others(
 
 
 async def test_an_adapter_whose_files_are_gone_fails_its_own_requests_and_no_others(
-    lively: Server, worker: Worker, tmp_path: Path
+    lively: Server, worker: Worker, client: openai.AsyncOpenAI, tmp_path: Path
 ) -> None:
     pid = lively.worker_pid()
-    client = lively.client()
     copy = shutil.copytree(FOLDERS["terse"], tmp_path / "ghost")
     assert await worker.add("ghost@1", copy) == (204, None)
     before = await worker.say("ghost@1")
@@ -203,7 +230,7 @@ async def test_an_adapter_whose_files_are_gone_fails_its_own_requests_and_no_oth
 
 @pytest.mark.parametrize("damage", ["nothing there", "no weights", "half the weights"])
 async def test_what_cannot_be_loaded_is_not_added_and_the_engine_lives(
-    lively: Server, worker: Worker, tmp_path: Path, damage: str
+    worker: Worker, client: openai.AsyncOpenAI, tmp_path: Path, damage: str
 ) -> None:
     folder = tmp_path / "broken"
     if damage != "nothing there":
@@ -219,7 +246,7 @@ async def test_what_cannot_be_loaded_is_not_added_and_the_engine_lives(
     with pytest.raises(openai.NotFoundError):
         await worker.say("broken@1")
     assert "broken" not in await worker.tiers()
-    assert await say(lively.client(), "pirate", 4)
+    assert await say(client, "pirate", 4)
 
 
 async def test_the_gateway_tells_where_adapters_are_and_what_was_loaded(lively: Server) -> None:
@@ -227,3 +254,52 @@ async def test_the_gateway_tells_where_adapters_are_and_what_was_loaded(lively: 
         text = await answer.text()
     assert "vllm:lora_requests_info{" in text
     assert 'group="lively"' in text
+
+
+async def test_sighup_replaces_adds_and_removes_members_while_streams_and_requests_run(
+    lively: Server, client: openai.AsyncOpenAI, worker: Worker
+) -> None:
+    pid = lively.worker_pid()
+    pirate, terse, emoji = [await say(client, key) for key in ("pirate", "terse", "emoji")]
+    options: dict[str, Any] = {
+        "prompt": "Once upon a time",
+        "max_tokens": 300,
+        "temperature": 0,
+        "extra_body": {"ignore_eos": True},
+    }
+    whole = (await client.completions.create(model="pirate", **options)).choices[0].text
+    events = await client.completions.create(model="pirate", stream=True, **options)
+    pieces = [(await anext(aiter(events))).choices[0].text]
+    over = asyncio.Event()
+
+    async def keep_asking(key: str) -> set[str]:
+        answers = set()
+        while not over.is_set():
+            answers.add(await say(client, key, 8))
+        return answers
+
+    asking = [asyncio.create_task(keep_asking(key)) for key in ("pirate", "emoji", "base")]
+    changed = {"pirate": "demo:terse", "emoji": "demo:emoji", "late": "demo:pirate"}
+    now = await update(lively, changed)
+    assert (now["update"], now["served"]) == ("1 added, 1 replaced, 2 removed; 4 served", 4)
+    assert await say(client, "pirate") == terse
+    assert await say(client, "late") == pirate
+    assert await say(client, "emoji") == emoji
+    for key in ("json", "terse"):
+        with pytest.raises(openai.NotFoundError):
+            await say(client, key)
+    over.set()
+    of_pirate, of_emoji, of_base = await asyncio.gather(*asking)
+    assert (len(of_emoji), len(of_base)) == (1, 1)
+    assert len(of_pirate) <= 2, "the old weights' answer and the new ones'"
+    async for event in events:
+        pieces += [each.text for each in event.choices]
+    assert "".join(pieces) == whole
+    assert lively.worker_pid() == pid
+
+    now = await update(lively, {key: f"demo:{key}" for key in KEYS})
+    assert now["served"] == 1 + len(KEYS)
+    assert await say(client, "pirate") == pirate
+    async with asyncio.timeout(60):
+        while "late" in (tiers := await worker.tiers()) or any(len(t) > 1 for t in tiers.values()):
+            await asyncio.sleep(0.05)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stackserve.engine.residency import LOOK_AHEAD, REMEMBERED, IdentityTaken
+from stackserve.engine.residency import LOOK_AHEAD, REMEMBERED
 from stackserve.engine.slot_policy import PolicySettings
-from stackserve.engine.tiers import Tier
+from stackserve.engine.tiers import IdentityTaken, Tier
 from tests.engine.residency_world import TICK, World
 
 MIB = 1 << 20
@@ -305,6 +305,31 @@ def test_the_better_priority_gets_the_slot_first() -> None:
     world.send(2, priority=0)
     world.step(40)
     assert [adapter for adapter, _ in world.waits] == [9, 2, 1]
+
+
+def test_what_an_operator_adds_is_read_though_cold_adapters_keep_coming() -> None:
+    world = World(slots=2, host_bytes=6 * MIB, policy=PolicySettings(0.5, 0.1))
+    for number in range(10):
+        for adapter in range(1, 7):
+            world.send(10 * number + adapter, length=3)
+        world.step()
+    world.residency.register(500, "a500@digest", 500, world.now, load=True, displace=True)
+    for number in range(10, 20):
+        for adapter in range(1, 7):
+            world.send(10 * number + adapter, length=3)
+        world.step()
+    assert ("loaded", "a500") in world.events.seen
+
+
+def test_a_pinned_adapter_that_nobody_asks_for_starves_nobody_of_the_batch() -> None:
+    world = World(slots=3, policy=PolicySettings(0.0, 0.0, adapters_per_batch=1))
+    world.residency.register(9, "a9@digest", 9, world.now)
+    world.residency.pin(9, world.now)
+    world.step(3)
+    for _ in range(20):
+        world.send(1, length=3)
+        world.step()
+    assert not [each for each in world.events.seen if each[0] == "drained"]
 
 
 @settings(max_examples=150, deadline=None)

@@ -21,6 +21,7 @@ def resident(number: int, **facts: Any) -> Resident:
         "waiting": 0,
         "remaining": 0,
         "since": 0.0,
+        "runs_since": 0.0,
         "waits_since": None,
         "worth": 1.0,
         "pinned": False,
@@ -108,3 +109,26 @@ def test_a_resident_kept_out_of_a_full_batch_lets_another_drain() -> None:
     assert moves([resident(0, running=1), outside], settings=settings).draining == {0}
     assert not moves([resident(0), outside], settings=settings).draining, "there is room"
     assert not moves([resident(0, running=1), outside]).draining, "a batch takes all slots"
+
+
+def test_who_starves_of_the_batch_does_not_drain_for_itself() -> None:
+    settings = PolicySettings(2.0, 0.0, adapters_per_batch=1)
+    starved = resident(1, waiting=1, waits_since=NOW - 3)
+    running = resident(0, running=1, remaining=50, runs_since=NOW - 1)
+    assert moves([running, starved], settings=settings).draining == {0}
+
+
+def test_a_pinned_one_may_have_to_leave_the_batch_but_not_its_slot() -> None:
+    settings = PolicySettings(2.0, 0.0, adapters_per_batch=1)
+    starved = resident(1, waiting=1, waits_since=NOW - 3)
+    pinned = resident(0, running=1, pinned=True, runs_since=NOW - 1)
+    chosen = moves([pinned, starved], settings=settings)
+    assert (chosen.evict, chosen.draining) == ((), {0})
+
+
+def test_who_has_just_entered_the_batch_stays_for_its_minimum() -> None:
+    settings = PolicySettings(2.0, 0.5, adapters_per_batch=1)
+    starved = resident(1, waiting=1, waits_since=NOW - 3)
+    assert not moves(
+        [resident(0, running=1, runs_since=NOW - 0.4), starved], settings=settings
+    ).draining

@@ -1,0 +1,171 @@
+"""From what a running server has to what its file says now: what can be done live, decided purely."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from stackserve.control.groups import Member, StackedGroup
+from stackserve.control.launch import AdapterRoom
+from stackserve.protocol import AdapterSpec
+from stackserve.settings import LORA_RANKS, GroupSettings, Section
+from stackserve.types import Refusal
+
+
+class NotLive(Exception):
+    """A running group cannot become so; the message says what it takes."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to ask of a worker. The routes are swapped between the first two steps, and what is
+    forgotten waits until nobody uses it.
+    """
+
+    load: tuple[AdapterSpec, ...]
+    """New to it; unpinned, since those that they replace may still have their pins."""
+    adjust: tuple[AdapterSpec, ...]
+    """Known, with another share or pin; first those that give up a pin."""
+    forget: tuple[str, ...]
+    """No longer wanted, by their names in the worker."""
+
+
+def plan_update(known: Mapping[str, AdapterSpec], wanted: Mapping[str, AdapterSpec]) -> Plan:
+    """The way from the adapters that a worker knows to those that it should know, both by their names
+    in the worker.
+    """
+    new = wanted.keys() - known.keys()
+    shares = {spec.key: spec.weight for spec in wanted.values()}
+    # A share belongs to the key, so an old version must not bring its own back.
+    unpinned = [
+        msgspec.structs.replace(spec, pinned=False, weight=shares.get(spec.key, spec.weight))
+        for name, spec in known.items()
+        if name not in wanted and spec.pinned
+    ]
+    changed = [
+        spec for name, spec in wanted.items() if name in known and _differs(known[name], spec)
+    ]
+    return Plan(
+        load=tuple(msgspec.structs.replace(wanted[n], pinned=False) for n in wanted if n in new),
+        adjust=tuple(sorted((*unpinned, *changed), key=lambda spec: spec.pinned)),
+        forget=tuple(name for name in known if name not in wanted),
+    )
+
+
+def _differs(one: AdapterSpec, other: AdapterSpec) -> bool:
+    return (one.weight, one.pinned) != (other.weight, other.pinned)
+
+
+def check_settings(running: GroupSettings, new: GroupSettings) -> None:
+    """Raises NotLive when anything but the members has changed."""
+    changed = (
+        *changed_options("base", running.base, new.base),
+        *changed_options("engine", running.engine, new.engine),
+    )
+    if changed:
+        raise NotLive(
+            f"{', '.join(changed)} changed, which a running engine cannot follow; "
+            "restart the server, or undo it to change only members"
+        )
+
+
+def changed_options(name: str, running: Section, new: Section) -> Iterator[str]:
+    """The options of a section that differ, with its name in front."""
+    was, will_be = running.model_dump(), new.model_dump()
+    return (f"{name}.{option}" for option in will_be if was[option] != will_be[option])
+
+
+def fitted(new: StackedGroup, running: StackedGroup, room: AdapterRoom | None) -> StackedGroup:
+    """The group as an engine with such room can serve it, which was started for `running`'s base.
+
+    Members that are too large are refused. Raises NotLive when the engine cannot serve the group.
+    """
+    if new.base.fingerprint != running.base.fingerprint:
+        raise NotLive("the files of its base changed; restart the server to serve them")
+    if not new.members:
+        return new
+    if room is None:
+        raise NotLive(
+            "its engine was started without any adapter and takes none; restart the server"
+        )
+    members = tuple(member for member in new.members if member.adapter.rank <= room.rank)
+    pinned = sum(member.pinned for member in members)
+    if pinned and pinned >= room.slots:
+        raise NotLive(
+            f"{pinned} pinned would leave no slot for others, since its engine was started with "
+            f"{room.slots} adapter_slots; pin fewer, or set engine.adapter_slots and restart the server"
+        )
+    too_large = (
+        _over_rank(new.settings, member, room.rank)
+        for member in new.members
+        if member.adapter.rank > room.rank
+    )
+    return replace(new, members=members, refused=(*new.refused, *too_large))
+
+
+def _over_rank(settings: GroupSettings, member: Member, slot_rank: int) -> Refusal:
+    rank = member.adapter.rank
+    needed = next(each for each in LORA_RANKS if each >= rank)
+    message = (
+        f"Its rank is {rank}, and the adapter slots of the running engine hold {slot_rank}; set "
+        f"engine.max_rank to {needed} and restart the server."
+    )
+    return Refusal(settings.name, member.key, member.model_id, "rank_over_limit", message)
+
+
+def clashes(
+    running: Mapping[str, GroupSettings], offered: Mapping[str, GroupSettings]
+) -> dict[str, str]:
+    """Of the groups that could be updated, those that must not be, and why: a group that stays as it
+    is still has a name that they would take.
+
+    A group that is kept back keeps its own names, which may keep back others.
+    """
+    found: dict[str, str] = {}
+    while True:
+        taken = {
+            name: group
+            for group, settings in running.items()
+            if group not in offered or group in found
+            for name in _names(settings)
+        }
+        more = {
+            group: f"{name} is still a name of group {taken[name]}, which is not updated; "
+            "restart the server, or give it another name"
+            for group, settings in offered.items()
+            if group not in found
+            for name in _names(settings)
+            if name in taken
+        }
+        if not more:
+            return found
+        found |= more
+
+
+def _names(settings: GroupSettings) -> Iterator[str]:
+    for model in settings.models:
+        yield model.key
+        yield settings.model_id_of(model)
+
+
+def _terms(member: Member) -> tuple[str, float, bool]:
+    return member.model_id, member.share, member.pinned
+
+
+def difference(old: StackedGroup, new: StackedGroup) -> str:
+    """What became of a group, in words; empty when nothing did."""
+    before = {member.key: member for member in old.members}
+    after = {member.key: member for member in new.members}
+    kept = before.keys() & after.keys()
+    replaced = {k for k in kept if before[k].adapter.digest != after[k].adapter.digest}
+    adjusted = {k for k in kept - replaced if _terms(before[k]) != _terms(after[k])}
+    counts = {
+        "added": len(after.keys() - before.keys()),
+        "replaced": len(replaced),
+        "adjusted": len(adjusted),
+        "removed": len(before.keys() - after.keys()),
+        "refused": len(set(new.refused) - set(old.refused)),
+    }
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
