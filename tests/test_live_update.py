@@ -261,13 +261,14 @@ async def test_an_update_while_the_worker_starts_holds_before_it_answers(
 async def test_an_update_overtakes_one_that_a_starting_worker_is_busy_with(models: Models) -> None:
     group = models.group(start={"puts": {"c": "wait"}})
     async with running(group, until="starting") as gateway:
-        await gateway.update(with_members(group, models, "a c"))
-        await eventually(lambda: "loading adapters" in str(gateway.status().update))
+        await gateway.update(with_members(group, models, "a c e"))
+        await eventually(lambda: gateway.status().detail == "loading adapters, 0 of 2")
         await gateway.update(with_members(group, models, "a d"))
         wanted = gateway.status().version
         await gateway.release_worker()
         await gateway.until("ready")
         assert gateway.status().version == wanted
+        assert gateway.status().update == "1 added, 2 removed; 3 served"
         assert (await answer(gateway, "d"))[0] == 200
         assert await answer(gateway, "c") == (404, "model_not_found")
 

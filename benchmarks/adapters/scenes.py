@@ -26,6 +26,7 @@ from benchmarks.adapters.traffic import (
     power_law,
     together,
 )
+from benchmarks.adapters.variants import OPTIONS
 from benchmarks.lora_tax.cells import Ranks
 
 RANK_16 = Ranks("16", (16,))
@@ -74,7 +75,7 @@ def popularity(sizes: Sizes, ranks: Ranks, adapters: tuple[int, ...]) -> Iterato
             Part.POPULARITY,
             popularity_title(ranks, count, load),
             ranks,
-            sizes.slots,
+            sizes.popularity_slots,
             partial(_drawn, power_law(count), asks, rate, f"{load}/{count}"),
             _served,
             has_deciles=load == STREAM,
@@ -123,14 +124,26 @@ def starvation(sizes: Sizes) -> Iterator[Scene]:
         }
         cold = session.of_role(COLD)
         if cold:
+            hot_answers = [
+                each.times[-1] - each.sent
+                for each in session.of_role(HOT)
+                if each.answered and each.sent is not None
+            ]
             found |= {
                 "cold_wait": session.waits(cold)[0],
+                "cold_bound": wait_bound(max(hot_answers)),
                 "cold_answered": float(cold[0].answered),
             }
         return found
 
     for title, traffic in ((HOT_ALONE, without), (HOT_AND_COLD, with_cold)):
         yield Scene(Part.STARVATION, title, RANK_16, 2, traffic, figures, until=end)
+
+
+def wait_bound(longest_answer: float) -> float:
+    """Seconds within which the cold one must have its first token: docs/scheduling.md, nobody else waiting."""
+    promised: float = OPTIONS["starvation_seconds"] + OPTIONS["min_residency_seconds"]
+    return promised + longest_answer
 
 
 HOT_ALONE = "two hot adapters"

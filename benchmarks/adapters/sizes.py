@@ -11,6 +11,8 @@ class Sizes:
 
     adapters: tuple[int, ...]
     slots: int
+    popularity_slots: int
+    """As many as sequences, so that slots do not bound the batch where most adapters are asked once."""
     rounds: int
     flood: float
     """Arrivals per second that no variant keeps up with: for throughput."""
@@ -32,6 +34,7 @@ class Sizes:
 FULL = Sizes(
     adapters=(5, 100, 1000),
     slots=8,
+    popularity_slots=16,
     rounds=3,
     flood=100.0,
     flood_asks=400,
@@ -48,6 +51,7 @@ FULL = Sizes(
 QUICK = Sizes(
     adapters=(5, 40),
     slots=4,
+    popularity_slots=16,
     rounds=1,
     flood=100.0,
     flood_asks=40,

@@ -259,11 +259,13 @@ class Deployment:
         group, news, session = self.wanted, self._news, endpoint.session
         assert group is not None
         specs = {spec.worker_model: spec for spec in adapter_specs(group)}
-        await self._roster.load(session, specs, self.standing.note)
+        starts = self.gate.endpoint is not endpoint
+        report = self.standing.report if starts else self.standing.note
+        await self._roster.load(session, specs, report)
         if news.is_set():
             return
         self._publish(group)
-        if self.gate.endpoint is not endpoint:
+        if starts:
             self.gate.open(endpoint)
             self.standing.move(DeploymentState.READY, detail)
         await self._roster.adjust(session, specs)

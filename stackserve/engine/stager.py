@@ -15,7 +15,7 @@ from stackserve.engine.adapter_host import Report, Staged, StageFailed
 
 Weights = TypeVar("Weights")
 
-NICE = 10
+NICE = 5
 """A thread that stages gives way to those that compute: an adapter late by milliseconds holds up its
 own requests alone, a late step holds up all.
 """

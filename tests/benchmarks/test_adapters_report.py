@@ -67,14 +67,15 @@ def test_a_cold_request_that_is_never_answered_is_no_short_wait() -> None:
     readings = [
         Reading(
             Part.STARVATION, HOT_AND_COLD, variant, 0,
-            {"cold_wait": wait, "cold_answered": answered, "hot_tokens_per_second": 97.0},
+            {"cold_wait": wait, "cold_bound": 3.0, "cold_answered": answered,
+             "hot_tokens_per_second": 97.0},
         )
         for variant, wait, answered in ((STOCK, 20.0, 0.0), (OURS, 1.5, 1.0))
     ]  # fmt: skip
     readings += rounds(Part.STARVATION, HOT_ALONE, OURS, "hot_tokens_per_second", 100.0)
     by_name = found(readings)
-    wait = by_name["cold request behind two hot adapters, longest wait, s"]
-    assert wait.values == {STOCK: "over 20", OURS: "1.50"}
+    wait = by_name["cold request behind two hot adapters: wait / bound"]
+    assert wait.values == {STOCK: "none in 20 s", OURS: "0.50 (1.50 s)"}
     assert wait.reached == "aim"
     hot = by_name["hot adapters' tokens/s with a cold one / without"]
     assert (hot.values, hot.reached) == ({OURS: "0.970"}, "missed")

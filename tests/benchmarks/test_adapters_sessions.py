@@ -121,7 +121,7 @@ def test_an_engine_that_dies_ends_its_own_part_only(
     record, _ = play(monkeypatch, adapters, players)
     counts = [sum(r.variant == v for r in record.readings) for v in players]
     assert counts == [1, 4]
-    assert record.failures == {"stock, 4 slots, rank 2": "no such file"}
+    assert record.failures == {"stock, 16 slots, rank 2": "no such file"}
 
 
 def test_scenes_are_grouped_by_the_engine_that_they_need() -> None:

@@ -19,10 +19,12 @@ import pytest_asyncio
 from stackserve.demo.behaviours import BEHAVIOURS
 from stackserve.protocol import ADAPTERS_PATH
 from tests.engine.server import Server, running_server
+from tests.running import eventually
 
 KEYS = [each.key for each in BEHAVIOURS]
 FOLDERS = {each.key: each.adapter for each in BEHAVIOURS}
 FILE = "lively.yaml"
+PATIENCE = 60.0
 QUESTION = "What is the capital of France?"
 
 
@@ -56,19 +58,23 @@ def write_file(file: Path, members: dict[str, str]) -> None:
 
 
 async def update(lively: Server, members: dict[str, str]) -> dict[str, Any]:
-    """Rewrite the server's file and send SIGHUP; the group when its version is another."""
+    """Rewrite the server's file and send SIGHUP; the group when it has another version and says so."""
 
-    def group() -> dict[str, Any]:
-        found: dict[str, Any] = lively.status()["groups"][0]
+    async def group() -> dict[str, Any]:
+        status = await asyncio.to_thread(lively.status)
+        found: dict[str, Any] = status["groups"][0]
         return found
 
-    before = (await asyncio.to_thread(group))["version"]
+    before = (await group())["version"]
+
+    async def is_another() -> bool:
+        now = await group()
+        return now["version"] != before and "served" in str(now["update"])
+
     write_file(lively.folder.parent / FILE, members)
     lively.process.send_signal(signal.SIGHUP)
-    async with asyncio.timeout(60):
-        while (now := await asyncio.to_thread(group))["version"] == before:
-            await asyncio.sleep(0.05)
-    return now
+    await eventually(is_another, PATIENCE)
+    return await group()
 
 
 class Worker:
@@ -300,6 +306,9 @@ async def test_sighup_replaces_adds_and_removes_members_while_streams_and_reques
     now = await update(lively, {key: f"demo:{key}" for key in KEYS})
     assert now["served"] == 1 + len(KEYS)
     assert await say(client, "pirate") == pirate
-    async with asyncio.timeout(60):
-        while "late" in (tiers := await worker.tiers()) or any(len(t) > 1 for t in tiers.values()):
-            await asyncio.sleep(0.05)
+
+    async def only_the_new_are_left() -> bool:
+        tiers = await worker.tiers()
+        return "late" not in tiers and all(len(versions) == 1 for versions in tiers.values())
+
+    await eventually(only_the_new_are_left, PATIENCE)
