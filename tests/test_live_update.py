@@ -196,6 +196,20 @@ async def test_what_validation_refuses_is_not_served_and_the_rest_is(
         assert (await answer(gateway, "a"))[0] == 200
 
 
+async def test_a_bad_adapter_does_not_take_the_place_of_a_good_one(
+    models: Models, group: GroupSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = MemberSettings(key="a", path="/nowhere/a")
+    async with running(group) as gateway:
+        before = await changes(gateway)
+        changed = group.model_copy(update={"members": (bad, group.members[1])})
+        (update,) = await gateway.update(changed)
+        assert update.sentence == "nothing changed; 3 served"
+        assert (await answer(gateway, "a"))[0] == 200
+        assert await changes(gateway) == before
+    assert "a goes on with the adapter that it has" in caplog.text
+
+
 async def test_shares_and_pins_change_alone(models: Models, group: GroupSettings) -> None:
     changed = with_members(group, models, "a b", a={"pinned": True}, b={"share": 3})
     async with running(group) as gateway:

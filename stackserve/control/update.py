@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,8 @@ from stackserve.control.launch import AdapterRoom
 from stackserve.protocol import AdapterSpec
 from stackserve.settings import LORA_RANKS, GroupSettings, Section
 from stackserve.types import Refusal
+
+logger = logging.getLogger(__name__)
 
 
 class NotLive(Exception):
@@ -80,29 +83,47 @@ def changed_options(name: str, running: Section, new: Section) -> Iterator[str]:
 def fitted(new: StackedGroup, running: StackedGroup, room: AdapterRoom | None) -> StackedGroup:
     """The group as an engine with such room can serve it, which was started for `running`'s base.
 
-    Members that are too large are refused. Raises NotLive when the engine cannot serve the group.
+    Members that are too large are refused; of a key that is refused and served now, what is served
+    stays. Raises NotLive when the engine cannot serve the group.
     """
     if new.base.fingerprint != running.base.fingerprint:
         raise NotLive("the files of its base changed; restart the server to serve them")
-    if not new.members:
+    if not new.members and not (new.refused and running.members):
         return new
     if room is None:
         raise NotLive(
             "its engine was started without any adapter and takes none; restart the server"
         )
     members = tuple(member for member in new.members if member.adapter.rank <= room.rank)
-    pinned = sum(member.pinned for member in members)
-    if pinned and pinned >= room.slots:
-        raise NotLive(
-            f"{pinned} pinned would leave no slot for others, since its engine was started with "
-            f"{room.slots} adapter_slots; pin fewer, or set engine.adapter_slots and restart the server"
-        )
     too_large = (
         _over_rank(new.settings, member, room.rank)
         for member in new.members
         if member.adapter.rank > room.rank
     )
-    return replace(new, members=members, refused=(*new.refused, *too_large))
+    fitting = _with_what_is_served(
+        replace(new, members=members, refused=(*new.refused, *too_large)), running
+    )
+    pinned = sum(member.pinned for member in fitting.members)
+    if pinned and pinned >= room.slots:
+        raise NotLive(
+            f"{pinned} pinned would leave no slot for others, since its engine was started with "
+            f"{room.slots} adapter_slots; pin fewer, or set engine.adapter_slots and restart the server"
+        )
+    return fitting
+
+
+def _with_what_is_served(new: StackedGroup, running: StackedGroup) -> StackedGroup:
+    """The new group, in which a key that is refused now keeps the adapter that it has."""
+    served = {member.key: member for member in running.members}
+    kept = {refusal.key: served[refusal.key] for refusal in new.refused if refusal.key in served}
+    for refusal in new.refused:
+        if refusal.key in kept:
+            logger.error(
+                "%s: %s goes on with the adapter that it has, since the new one is not served: %s (%s)",
+                new.name, refusal.key, refusal.message, refusal.code,
+            )  # fmt: skip
+    refused = tuple(refusal for refusal in new.refused if refusal.key not in kept)
+    return replace(new, members=(*new.members, *kept.values()), refused=refused)
 
 
 def _over_rank(settings: GroupSettings, member: Member, slot_rank: int) -> Refusal:
