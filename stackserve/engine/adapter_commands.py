@@ -20,8 +20,10 @@ def answer(scheduler: AdapterScheduler, operation: str, arguments: Mapping[str, 
 
     Raises ValueError for what nobody may ask.
     """
+    scheduler.tick()
     result = OPERATIONS[operation](scheduler, **arguments)
-    scheduler.move_adapters()
+    if operation not in LOOKS:
+        scheduler.move_adapters()
     return result
 
 
@@ -36,6 +38,7 @@ def _add(
     """Know an adapter by what vLLM calls it, a LoRARequest or its (name, id, folder)."""
     if isinstance(source, list | tuple):
         source = compat.lora_request(*source[:3])
+    compat.check_request(source)
     residency, number = scheduler.residency, source.lora_int_id
     residency.register(
         number, source.lora_name, source, scheduler.now, load=load, displace=displace
@@ -117,3 +120,5 @@ OPERATIONS: Mapping[str, Callable[..., Any]] = {
     "look": _look,
     "snapshot": _snapshot,
 }
+LOOKS = frozenset({"list", "snapshot"})
+"""Change nothing. `look` is asked until something has come, so it must let things come."""

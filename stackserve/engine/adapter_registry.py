@@ -36,9 +36,6 @@ class AdapterRegistry:
         self._last = 0
         self._change = asyncio.Lock()
 
-    def __contains__(self, worker_model: str) -> bool:
-        return worker_model in self._numbers
-
     async def open(
         self,
         specs: Sequence[AdapterSpec],

@@ -45,6 +45,8 @@ class SlotManager(LRUCacheWorkerLoRAManager):  # type: ignore[misc]  # vllm is u
         self._held: dict[int, HostWeights] = {}
         self._slot_of: dict[int, int] = {}
         self._told = False
+        self._empty: set[tuple[str, int]] = set()
+        """Slots of modules that vLLM computes in which nothing is."""
         self._stager: Stager[HostWeights] = Stager(self._read, options.stagers, _reason)
 
     # What the scheduler asks
@@ -84,8 +86,11 @@ class SlotManager(LRUCacheWorkerLoRAManager):  # type: ignore[misc]  # vllm is u
             super()._apply_adapters(strangers)
 
     def remove_all_adapters(self) -> None:
-        """After a warm-up; and when base weights are replaced, which leaves ours as they are."""
+        """After a warm-up; and when base weights are replaced, with which the slots' memory may be new."""
         super().remove_all_adapters()
+        self._empty.clear()
+        for adapter_id, slot in self._slot_of.items():
+            self._fill(slot, self._held[adapter_id])
         compat.name_slots(self._adapter_manager, self._slot_of)
 
     def _read(self, source: Any) -> tuple[HostWeights, int]:
@@ -102,13 +107,16 @@ class SlotManager(LRUCacheWorkerLoRAManager):  # type: ignore[misc]  # vllm is u
             if weights is None:
                 modules[name] = None
             elif isinstance(layer, SlottedLayer):
+                before = memory.num_bytes
                 modules[name] = prepared = layer.prepare(compat.slices_of(module, weights), memory)
-                num_bytes += prepared.num_bytes if prepared is not None else 0
+                elsewhere = prepared is not None and memory.num_bytes == before
+                num_bytes += prepared.num_bytes if prepared is not None and elsewhere else 0
             else:
+                compat.check_module(manager, name, module, weights, model)
                 modules[name] = weights
                 num_bytes += compat.num_bytes_of(weights)
         compat.keep_full_modules_only(model)
-        return HostWeights(modules, model), num_bytes
+        return HostWeights(modules, model), num_bytes + memory.num_bytes
 
     def _name(self, slot: int, adapter_id: int | None) -> None:
         others = {each: at for each, at in self._slot_of.items() if at != slot}
@@ -123,10 +131,17 @@ class SlotManager(LRUCacheWorkerLoRAManager):  # type: ignore[misc]  # vllm is u
             if isinstance(layer, SlottedLayer):
                 layer.place(slot, of_module)
             else:
-                model = weights.model if weights else None
-                compat.set_module(self._adapter_manager, name, module, slot, of_module, model)
-                if hasattr(layer, "load_slot"):
-                    layer.load_slot(slot, lora.WeightMemory())
+                self._fill_of_vllm(name, module, slot, of_module, weights and weights.model)
+
+    def _fill_of_vllm(self, name: str, module: Any, slot: int, weights: Any, model: Any) -> None:
+        """One slot of a module that vLLM computes; one that is empty already is not emptied again."""
+        is_head = hasattr(module, "set_module_to_save")
+        if weights is None and not is_head and (name, slot) in self._empty:
+            return
+        compat.set_module(self._adapter_manager, name, module, slot, weights, model)
+        if hasattr(module.punica_wrapper, "load_slot"):
+            module.punica_wrapper.load_slot(slot, lora.WeightMemory())
+        (self._empty.add if weights is None else self._empty.discard)((name, slot))
 
 
 def slots_of_worker(worker: Any) -> SlotManager:

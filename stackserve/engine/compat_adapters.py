@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -47,11 +48,11 @@ def rpc_of(vllm_config: Any) -> Callable[..., list[Any]]:
 
 
 def use_slot_manager(scheduler: str, manager: str) -> None:
-    """Let workers whose engine has the scheduler of that qualified name keep adapters in the manager of
-    that one; all others keep vLLM's.
+    """Let workers whose engine has the scheduler of that qualified name, or a subclass, keep adapters in
+    the manager of that one; all others keep vLLM's.
 
-    Touches: `LRUCacheWorkerLoRAManager` as `vllm.v1.worker.lora_model_runner_mixin` and
-    `vllm.v1.worker.gpu.model_runner` name it, `SchedulerConfig.scheduler_cls`.
+    Touches: `LRUCacheWorkerLoRAManager` as `vllm.v1.worker.lora_model_runner_mixin` names it,
+    `SchedulerConfig.scheduler_cls`, `.get_scheduler_cls`.
     """
     from vllm.utils.import_utils import resolve_obj_by_qualname
     from vllm.v1.worker import lora_model_runner_mixin as mixin
@@ -61,10 +62,11 @@ def use_slot_manager(scheduler: str, manager: str) -> None:
         return
 
     def make(vllm_config: Any, *args: Any, **kwargs: Any) -> Any:
-        named = vllm_config.scheduler_config.scheduler_cls
-        if not isinstance(named, str | None):
-            named = f"{named.__module__}.{named.__qualname__}"
-        chosen = resolve_obj_by_qualname(manager) if named == scheduler else inside
+        config = vllm_config.scheduler_config
+        ours = config.scheduler_cls is not None and issubclass(
+            config.get_scheduler_cls(), resolve_obj_by_qualname(scheduler)
+        )
+        chosen = resolve_obj_by_qualname(manager) if ours else inside
         return chosen(vllm_config, *args, **kwargs)
 
     make.chooses = True  # type: ignore[attr-defined]
@@ -113,6 +115,15 @@ def lora_request(name: str, number: int, folder: str) -> Any:
     return LoRARequest(lora_name=name, lora_int_id=number, lora_path=folder)
 
 
+def check_request(lora_request: Any) -> None:
+    """ValueError for what would put new weights under an old name. Touches: `LoRARequest.load_inplace`."""
+    if lora_request.load_inplace:
+        raise ValueError(
+            f"{lora_request.lora_name} is to be loaded in place, which could answer with either weights; "
+            "give new weights a name and an id of their own"
+        )
+
+
 def uncache_uncomputed(scheduler: Any, request: Any) -> None:
     """Before a request is preempted: let nobody find those of its KV blocks in the prefix cache that were
     to be filled in this very step. vLLM 0.32 leaves them there, and the request itself finds them when it
@@ -121,8 +132,8 @@ def uncache_uncomputed(scheduler: Any, request: Any) -> None:
     Touches: `Scheduler.block_size`, `.kv_cache_manager.get_block_ids`, `.evict_blocks`.
     """
     whole = request.num_computed_tokens // scheduler.block_size
-    (first, *_) = scheduler.kv_cache_manager.get_block_ids(request.request_id)
-    scheduler.kv_cache_manager.evict_blocks(set(first[whole:]))
+    for blocks in scheduler.kv_cache_manager.get_block_ids(request.request_id)[:1]:
+        scheduler.kv_cache_manager.evict_blocks(set(blocks[whole:]))
 
 
 async def ask_scheduler(engine: Any, operation: str, arguments: Mapping[str, Any]) -> Any:
@@ -133,8 +144,7 @@ async def ask_scheduler(engine: Any, operation: str, arguments: Mapping[str, Any
 def raise_adapter_failures() -> None:
     """Let who waits for a request whose adapter could not be loaded get the reason, with status 503.
 
-    Touches: `AsyncLLM.generate`, `.encode`, `RequestOutput.outputs[].stop_reason`,
-    `vllm.exceptions.GracefulHTTPError`.
+    Touches: `AsyncLLM.generate`, `.encode`, `vllm.exceptions.GracefulHTTPError`.
     """
     from vllm.exceptions import GracefulHTTPError
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -154,18 +164,50 @@ def raise_adapter_failures() -> None:
         return stream
 
     AsyncLLM.generate = checked(AsyncLLM.generate)
+    AsyncLLM.encode = checked(AsyncLLM.encode)
 
 
 def failure_in(output: Any) -> str | None:
     """Why a request's adapter could not be loaded, as its caller reads it; None when it was.
 
-    Touches: `RequestOutput.outputs[].stop_reason`.
+    Touches: `RequestOutput.outputs[].stop_reason`, `PoolingRequestOutput.outputs.data`.
     """
-    for each in getattr(output, "outputs", ()):
-        reason = each.stop_reason
-        if each.finish_reason == "error" and isinstance(reason, str) and reason.startswith(FAILED):
+    outputs = output.outputs
+    reasons = [each.stop_reason for each in outputs] if isinstance(outputs, list) else ()
+    for reason in (*reasons, _told_by(outputs)):
+        if isinstance(reason, str) and reason.startswith(FAILED):
             return f"{reason.removeprefix(FAILED)} ({FAILED.rstrip(': ')})"
     return None
+
+
+def failure_output(request: Any) -> Any:
+    """What an engine says of a request that has failed with a stop reason. A pooling request's output has
+    room for a tensor alone: it gets the reason's bytes, a type that no vector has.
+
+    Touches: `vllm.v1.engine.EngineCoreOutput`, `Request.pooling_params`.
+    """
+    import torch
+    from vllm.v1.engine import EngineCoreOutput
+
+    told = torch.frombuffer(bytearray(request.stop_reason.encode()), dtype=torch.uint8)
+    return EngineCoreOutput(
+        request_id=request.request_id,
+        new_token_ids=[],
+        pooling_output=told if request.pooling_params is not None else None,
+        finish_reason=request.get_finished_reason(),
+        stop_reason=request.stop_reason,
+        events=request.take_events(),
+        trace_headers=request.trace_headers,
+    )
+
+
+def _told_by(pooling_output: Any) -> str | None:
+    import torch
+
+    data = getattr(pooling_output, "data", None)
+    if not isinstance(data, torch.Tensor) or data.dtype != torch.uint8:
+        return None
+    return bytes(data.tolist()).decode(errors="replace")
 
 
 def outcome_of(request: Any) -> str:
@@ -249,6 +291,22 @@ def set_module(manager: Any, name: str, module: Any, slot: int, weights: Any, mo
         module.reset_lora(slot)
     else:
         module.set_lora(slot, weights.lora_a, weights.lora_b)
+
+
+def check_module(manager: Any, name: str, module: Any, weights: Any, model: Any) -> None:
+    """Raise what `set_module` would raise for weights that do not fit; changes nothing, in any thread.
+
+    Touches: as `set_module`, on a copy of the module whose tensors of slots have shapes alone.
+    """
+    import torch
+
+    trial = copy.copy(module)
+    for attribute, value in vars(module).items():
+        if "stacked" in attribute and isinstance(value, torch.Tensor):
+            setattr(trial, attribute, value.to("meta"))
+        elif "stacked" in attribute and isinstance(value, tuple):
+            setattr(trial, attribute, tuple(each.to("meta") for each in value))
+    set_module(manager, name, trial, 0, weights, model)
 
 
 def name_slots(manager: Any, slot_of: Mapping[int, int]) -> None:

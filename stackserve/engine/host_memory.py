@@ -11,17 +11,13 @@ class HostMemory:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used = 0
-        self._largest = 0
+        self._held = 0
         self._off_device: dict[int, Adapter] = {}
-
-    def __contains__(self, adapter: Adapter) -> bool:
-        """It is in host memory alone."""
-        return adapter.id in self._off_device
 
     def take(self, adapter: Adapter) -> None:
         """An adapter has been read."""
         self.used += adapter.num_bytes
-        self._largest = max(self._largest, adapter.num_bytes)
+        self._held += 1
         self.left_device(adapter)
 
     def went_to_device(self, adapter: Adapter) -> None:
@@ -34,10 +30,11 @@ class HostMemory:
         """It is in no memory any more."""
         del self._off_device[adapter.id]
         self.used -= adapter.num_bytes
+        self._held -= 1
 
     def expected(self, under_way: int) -> int:
-        """Bytes that so many more adapters will take: the size of the largest so far, each."""
-        return self._largest * under_way
+        """Bytes that so many more adapters will take, if they are like those that are held."""
+        return self.used * under_way // self._held if self._held else 0
 
     def excess(self, more: int = 0) -> int:
         """Bytes over the limit when so many more are held; negative when there is room."""
@@ -61,5 +58,6 @@ class HostMemory:
         """Raise AssertionError unless this is what these adapters' tiers say."""
         held = [each for each in adapters if each.tier in (Tier.HOST, Tier.DEVICE)]
         assert sum(each.num_bytes for each in held) == self.used
+        assert len(held) == self._held
         off_device = {each.id for each in held if each.tier is Tier.HOST}
         assert off_device == self._off_device.keys()

@@ -226,6 +226,7 @@ class AdapterQueues(RequestQueue):  # type: ignore[misc]  # vllm is untyped here
         return self._size - sum(len(self._queues.get(each, ())) for each in here)
 
     def __bool__(self) -> bool:
+        # vLLM's loop asks this before each request that it takes: the last one's fate is known by now.
         if self._batch.settle():
             self._next = None
         if self._next is None and self._size:
@@ -301,5 +302,5 @@ class AdapterQueues(RequestQueue):  # type: ignore[misc]  # vllm is untyped here
 
 
 def _cost(request: Request) -> int:
-    """Prompt tokens to charge for; a preempted request has paid."""
-    return 0 if request.num_preemptions else request.num_prompt_tokens
+    """Tokens to charge for that are still to be read; a preempted request has paid."""
+    return 0 if request.num_preemptions else request.num_tokens - request.num_computed_tokens

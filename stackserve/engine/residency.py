@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 from stackserve.engine.adapter_host import AdapterHost, Staged, StageFailed
 from stackserve.engine.host_memory import HostMemory
 from stackserve.engine.reading_list import ReadingList
 from stackserve.engine.slot_policy import Candidate, PolicySettings, Resident, decide
-from stackserve.engine.tiers import Adapter, IdentityTaken, Tier, Work
+from stackserve.engine.tiers import Adapter, IdentityTaken, Observer, Tier, Work
 from stackserve.engine.waiting_line import WaitingLine
 
 BASE = 0
@@ -30,15 +30,6 @@ LOOK_AHEAD = 8
 PINNED_FIRST = -(1 << 62)
 REMEMBERED = 60.0
 """Seconds for which a removed adapter's requests, sent before, may still arrive."""
-
-
-class Observer(Protocol):
-    """Who counts what happens to adapters, by key."""
-
-    def loaded(self, key: str, seconds: float, num_bytes: int) -> None: ...
-    def load_failed(self, key: str) -> None: ...
-    def evicted(self, key: str, tier: str) -> None: ...
-    def drained(self, key: str) -> None: ...
 
 
 class Residency:
@@ -102,6 +93,7 @@ class Residency:
     def enqueued(self, adapter_id: int, priority: int, now: float) -> None:
         """One more of its requests waits."""
         adapter = self._adapters[adapter_id]
+        adapter.priority = min(adapter.priority, priority) if adapter.waiting else priority
         adapter.waiting += 1
         if not adapter.running and adapter.waits_since is None:
             adapter.waits_since = now
@@ -166,8 +158,11 @@ class Residency:
         """ValueError when it is unknown."""
         adapter = self._known(adapter_id)
         adapter.pinned = False
-        if not adapter.waiting:
+        if adapter_id in self._line:
             self._line.leave(adapter_id)
+            if adapter.waiting:
+                self._line.join(adapter_id, adapter.priority)
+        self._lose_track(adapter)
 
     def remove(self, adapter_id: int, now: float) -> None:
         """Free an adapter's memory when its requests are done. ValueError when it is unknown."""
@@ -283,7 +278,7 @@ class Residency:
         self._observer.evicted(adapter.key, Tier.DEVICE)
         if adapter.waiting:
             adapter.waits_since = now
-            self._line.join(adapter.id)
+            self._line.join(adapter.id, adapter.priority)
 
     def _stage(self, now: float) -> None:
         """Begin to read: what somebody waits for, those in the line, what is wanted ahead."""
@@ -340,7 +335,8 @@ class Residency:
 
     def _lose_track(self, adapter: Adapter) -> None:
         """Keep no record of what nobody asks for, nor has registered, nor holds memory."""
-        kept = adapter.registered or adapter.is_used or adapter.removed_at is not None
+        wanted = adapter.registered or adapter.pinned or adapter.is_used
+        kept = wanted or adapter.removed_at is not None
         if adapter.tier is Tier.DISK and not kept:
             del self._adapters[adapter.id]
 
@@ -367,6 +363,8 @@ class Residency:
 
     def _record(self, adapter_id: int, name: str, source: Any, now: float) -> Adapter:
         adapter = self._adapters.get(adapter_id)
+        if adapter is not None and adapter.name != name and adapter.is_gone:
+            adapter = None  # vLLM lets an id that was removed be given again
         if adapter is None:
             adapter = self._adapters[adapter_id] = Adapter(adapter_id, name, source, now)
         elif adapter.name != name:

@@ -15,7 +15,7 @@ from typing import Any
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.request_queue import SchedulingPolicy
-from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
+from vllm.v1.engine import EngineCoreOutputs
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 
@@ -29,7 +29,7 @@ from stackserve.engine.queues import AdapterQueues, Batch, adapter_of
 from stackserve.engine.residency import BASE, Residency
 from stackserve.engine.scheduling_options import SchedulingOptions
 from stackserve.engine.slot_policy import PolicySettings
-from stackserve.engine.tiers import IdentityTaken, Work, key_of
+from stackserve.engine.tiers import Work, key_of
 
 
 @dataclass(slots=True)
@@ -56,6 +56,7 @@ class AdapterScheduler(CleanBlocks, AsyncScheduler):  # type: ignore[misc]  # vl
     ) -> None:
         super().__init__(*args, **kwargs)
         config = self.vllm_config
+        _check_pipeline(config)
         options = SchedulingOptions.from_config(config.additional_config)
         slots = config.lora_config.max_loras if config.lora_config else 0
         self.meters = AdapterMeters()
@@ -109,8 +110,9 @@ class AdapterScheduler(CleanBlocks, AsyncScheduler):  # type: ignore[misc]  # vl
             return True
         lora = request.lora_request
         try:
+            compat.check_request(lora)
             hit = self.residency.arrived(lora.lora_int_id, lora.lora_name, lora, self.now)
-        except IdentityTaken as error:
+        except ValueError as error:
             self.requests[request.request_id] = request
             self._fail([request], str(error))
             return False
@@ -121,9 +123,13 @@ class AdapterScheduler(CleanBlocks, AsyncScheduler):  # type: ignore[misc]  # vl
         self.move_adapters()
         return super().schedule(throttle_prefills)
 
+    def tick(self) -> None:
+        """Look at the clock."""
+        self.now = self._clock()
+
     def move_adapters(self) -> None:
         """Let adapters come and go, now; those that cannot be read take their requests with them."""
-        self.now = self._clock()
+        self.tick()
         work = self._work()
         for failure in self.residency.advance(self.now, work):
             self._fail_adapter(failure)
@@ -166,7 +172,7 @@ class AdapterScheduler(CleanBlocks, AsyncScheduler):  # type: ignore[misc]  # vl
         failed, self._failed = self._failed, []
         for request in failed:
             of_client = outputs.setdefault(request.client_index, EngineCoreOutputs())
-            of_client.outputs.append(_failure_output(request))
+            of_client.outputs.append(compat.failure_output(request))
         return outputs
 
     def _update_request_with_output(
@@ -223,19 +229,18 @@ class AdapterScheduler(CleanBlocks, AsyncScheduler):  # type: ignore[misc]  # vl
         return stats
 
 
-def _failure_output(request: Request) -> EngineCoreOutput:
-    return EngineCoreOutput(
-        request_id=request.request_id,
-        new_token_ids=[],
-        finish_reason=request.get_finished_reason(),
-        stop_reason=request.stop_reason,
-        events=request.take_events(),
-        trace_headers=request.trace_headers,
-    )
-
-
 def _host_of(config: Any) -> AdapterHost:
     """The engine's worker processes; without LoRA there is nothing to hold."""
     if config.lora_config is None:
         return MemoryHost()
     return WorkerHost(compat.rpc_of(config), slots_of_worker)
+
+
+def _check_pipeline(config: Any) -> None:
+    """ValueError where several steps are under way and vLLM would not have its asynchronous scheduler."""
+    pipeline = config.parallel_config.pipeline_parallel_size > 1
+    if not config.scheduler_config.async_scheduling and (pipeline or config.speculative_config):
+        raise ValueError(
+            "pipeline parallelism and speculative decoding need asynchronous scheduling here; "
+            "leave out async_scheduling=False, or what turns it off"
+        )

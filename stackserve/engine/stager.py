@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -77,6 +78,16 @@ class Stager(Generic[Weights]):
 
 
 def give_way() -> None:
-    """Let the calling thread run after those that compute (on Linux, where threads have priorities)."""
-    if hasattr(os, "setpriority"):
+    """Let the calling thread run on any core of this process, after those that compute (on Linux, where
+    threads have priorities and cores). vLLM binds the thread that began it to one core.
+    """
+    if sys.platform == "linux":
+        threads = map(int, os.listdir("/proc/self/task"))
+        os.sched_setaffinity(0, set().union(*map(_cores_of, threads)))
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+
+
+def _cores_of(thread: int) -> set[int]:
+    with suppress(OSError):  # it has ended
+        return os.sched_getaffinity(thread)
+    return set()

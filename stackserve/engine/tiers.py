@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 HALF_LIFE = 60.0
 """Seconds after which a request counts half towards an adapter's expected reuse."""
@@ -50,6 +50,8 @@ class Adapter:
     runs_since: float = 0.0
     """Since when some of its requests run, while they do."""
     waiting: int = 0
+    priority: int = 0
+    """The best of those that wait."""
     waits_since: float | None = None
     """Since when it has waiting requests and none that runs."""
     draining: bool = False
@@ -71,6 +73,11 @@ class Adapter:
     @property
     def is_used(self) -> bool:
         return bool(self.running or self.waiting)
+
+    @property
+    def is_gone(self) -> bool:
+        """It was removed, and nothing of it is left."""
+        return self.removed_at is not None and self.tier is Tier.DISK and not self.is_used
 
     def move(self, tier: Tier, now: float) -> None:
         """Raises AssertionError for a move that is not in `MOVES`."""
@@ -100,8 +107,17 @@ class Work:
     remaining: int
 
 
-class IdentityTaken(Exception):
+class IdentityTaken(ValueError):
     """A request names one adapter by the id of another."""
+
+
+class Observer(Protocol):
+    """Who counts what happens to adapters, by key."""
+
+    def loaded(self, key: str, seconds: float, num_bytes: int) -> None: ...
+    def load_failed(self, key: str) -> None: ...
+    def evicted(self, key: str, tier: str) -> None: ...
+    def drained(self, key: str) -> None: ...
 
 
 def key_of(name: str) -> str:

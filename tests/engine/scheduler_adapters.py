@@ -69,3 +69,13 @@ def no_more_adapters_share_a_step_than_may_though_more_are_on_the_device(start: 
     h.assert_empty()
     h.assert_answered()
     assert max(len(step.adapters) for step in h.steps) == 2
+
+
+@check(beyond_vllm=True)
+def new_weights_under_an_old_name_are_refused_and_nothing_else(start: Start) -> None:
+    h = start(slots=2)
+    h.add("a", "a")
+    h._lora("b").load_inplace = True
+    h.add("in place", "b")
+    h.assert_empty()
+    assert h.reasons == {"a": "length", "in place": "error"}

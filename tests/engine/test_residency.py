@@ -307,6 +307,49 @@ def test_the_better_priority_gets_the_slot_first() -> None:
     assert [adapter for adapter, _ in world.waits] == [9, 2, 1]
 
 
+def test_what_is_pinned_before_it_is_read_stays_known_though_nobody_asks_any_more() -> None:
+    world = World(slots=2)
+    world.host.held.add(1)
+    world.send(1)
+    world.residency.pin(1, world.now)
+    world.waiting.pop(1)
+    world.residency.dequeued(1)
+    world.step(3)
+    world.host.held.clear()
+    world.step(3)
+    assert world.on_device() == {1}
+    world.residency.unpin(1)
+    world.step()
+    assert world.residency.get(1) is not None, "it is in a slot"
+
+
+def test_who_loses_a_slot_keeps_its_priority_in_the_line() -> None:
+    world = World(slots=1, policy=PolicySettings(0.2, 0.0))
+    for number in range(40):
+        world.send(1, length=3, priority=5)
+        if number == 5:
+            world.send(2, length=3, priority=0)
+        if number == 6:
+            world.send(3, length=3, priority=9)
+        world.step()
+    begun = [adapter for adapter, _ in world.waits]
+    after = begun[begun.index(2) :]
+    assert next(each for each in after if each != 2) == 1, "it comes back before the one of 9"
+
+
+def test_an_id_may_be_given_again_when_its_adapter_is_gone() -> None:
+    world = World(slots=2)
+    world.send(1)
+    world.step(3)
+    world.residency.remove(1, world.now)
+    world.step(2)
+    world.residency.register(1, "b@other", 1, world.now, load=True)
+    world.step(3)
+    record = world.residency.get(1)
+    assert record is not None
+    assert (record.name, record.tier) == ("b@other", Tier.DEVICE)
+
+
 def test_what_an_operator_adds_is_read_though_cold_adapters_keep_coming() -> None:
     world = World(slots=2, host_bytes=6 * MIB, policy=PolicySettings(0.5, 0.1))
     for number in range(10):

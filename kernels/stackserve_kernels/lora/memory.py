@@ -22,12 +22,19 @@ class WeightMemory:
 
     def __init__(self) -> None:
         self._free = torch.empty(0, dtype=torch.uint8)
+        self._taken = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the blocks that were taken: whole huge pages, as the kernel gives it."""
+        return -(-self._taken // HUGE_PAGE) * HUGE_PAGE
 
     def take(self, count: int, dtype: torch.dtype) -> torch.Tensor:
         """A flat tensor of `count` zeros."""
         size = -(-count * dtype.itemsize // LINE) * LINE
         if size > len(self._free):
             self._free = _chunk(max(CHUNK, -(-size // HUGE_PAGE) * HUGE_PAGE))
+        self._taken += size
         block, self._free = self._free[:size], self._free[size:]
         return block.view(dtype)[:count]
 
