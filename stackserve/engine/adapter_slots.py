@@ -7,6 +7,7 @@ they think fit. `stackserve.engine.scheduler` decides; a step here only looks up
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,11 @@ from stackserve.errors import ArtifactRejected
 from stackserve_kernels import lora
 
 logger = logging.getLogger(__name__)
+
+PAUSE_SECONDS = 0.0005
+"""After each module that a stager's thread prepares: a step needs the interpreter's lock many times, and
+waits for it each time that the thread has it.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,21 +108,25 @@ class SlotManager(LRUCacheWorkerLoRAManager):  # type: ignore[misc]  # vllm is u
         modules: dict[str, Any] = {}
         num_bytes = 0
         for name, module in manager.modules.items():
-            weights = compat.weights_of(manager, model, name)
-            layer = module.punica_wrapper
-            if weights is None:
-                modules[name] = None
-            elif isinstance(layer, SlottedLayer):
-                before = memory.num_bytes
-                modules[name] = prepared = layer.prepare(compat.slices_of(module, weights), memory)
-                elsewhere = prepared is not None and memory.num_bytes == before
-                num_bytes += prepared.num_bytes if prepared is not None and elsewhere else 0
-            else:
-                compat.check_module(manager, name, module, weights, model)
-                modules[name] = weights
-                num_bytes += compat.num_bytes_of(weights)
+            modules[name], more = self._prepare(name, module, model, memory)
+            num_bytes += more
+            time.sleep(PAUSE_SECONDS)
         compat.keep_full_modules_only(model)
-        return HostWeights(modules, model), num_bytes + memory.num_bytes
+        return HostWeights(modules, model), num_bytes + memory.unused
+
+    def _prepare(
+        self, name: str, module: Any, model: Any, memory: lora.WeightMemory
+    ) -> tuple[Any, int]:
+        """What an adapter has for one module, as `_fill` wants it, and its bytes."""
+        weights = compat.weights_of(self._adapter_manager, model, name)
+        if weights is None:
+            return None, 0
+        layer = module.punica_wrapper
+        if isinstance(layer, SlottedLayer):
+            prepared = layer.prepare(compat.slices_of(module, weights), memory)
+            return prepared, prepared.num_bytes if prepared is not None else 0
+        compat.check_module(self._adapter_manager, name, module, weights, model)
+        return weights, compat.num_bytes_of(weights)
 
     def _name(self, slot: int, adapter_id: int | None) -> None:
         others = {each: at for each, at in self._slot_of.items() if at != slot}

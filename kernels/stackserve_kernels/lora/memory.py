@@ -25,9 +25,9 @@ class WeightMemory:
         self._taken = 0
 
     @property
-    def num_bytes(self) -> int:
-        """Memory of the blocks that were taken: whole huge pages, as the kernel gives it."""
-        return -(-self._taken // HUGE_PAGE) * HUGE_PAGE
+    def unused(self) -> int:
+        """Bytes of memory beyond the blocks that were taken: the kernel gives whole huge pages."""
+        return -self._taken % HUGE_PAGE
 
     def take(self, count: int, dtype: torch.dtype) -> torch.Tensor:
         """A flat tensor of `count` zeros."""
