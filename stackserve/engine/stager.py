@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import queue
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +15,6 @@ from stackserve.engine.adapter_host import Report, Staged, StageFailed
 
 Weights = TypeVar("Weights")
 
-NICE = 5
-"""A thread that stages gives way to those that compute: an adapter late by milliseconds holds up its
-own requests alone, a late step holds up all.
-"""
 MAX_REASON = 500
 
 
@@ -38,7 +33,7 @@ class Stager(Generic[Weights]):
     ) -> None:
         self._load = load
         self._describe = describe
-        self._pool = ThreadPoolExecutor(threads, "stager", initializer=give_way)
+        self._pool = ThreadPoolExecutor(threads, "stager", initializer=use_every_core)
         self._done: queue.SimpleQueue[tuple[Report, Weights | None]] = queue.SimpleQueue()
         self._under_way: set[int] = set()
 
@@ -77,14 +72,13 @@ class Stager(Generic[Weights]):
             self._done.put((Staged(adapter_id, num_bytes, seconds), weights))
 
 
-def give_way() -> None:
-    """Let the calling thread run on any core of this process, after those that compute (on Linux, where
-    threads have priorities and cores). vLLM binds the thread that began it to one core.
+def use_every_core() -> None:
+    """Let the calling thread run on any core of this process (on Linux, where threads have cores). vLLM
+    binds the thread that began it to one core, the one that computes most.
     """
     if sys.platform == "linux":
         threads = map(int, os.listdir("/proc/self/task"))
         os.sched_setaffinity(0, set().union(*map(_cores_of, threads)))
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 def _cores_of(thread: int) -> set[int]:

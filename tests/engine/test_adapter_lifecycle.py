@@ -49,6 +49,7 @@ def write_file(file: Path, members: dict[str, str]) -> None:
             "max_model_len": 1024,
             "max_rank": 16,
             "adapter_slots": 2,
+            "enforce_eager": True,
             "adapter_memory_gib": 0.008,
             "starvation_seconds": 0.5,
             "min_residency_seconds": 0.1,
