@@ -9,6 +9,13 @@ StackserveError
 ├── GroupNotReady        the group's engine is starting, restarting or broken
 ├── Overloaded           the group's queue is full
 ├── ShuttingDown         the server drains and takes no new request
+├── CatalogError         what is asked of models, groups or deployments cannot be done
+│   ├── InvalidParameter     a field is missing, wrong or over its limit
+│   ├── NotFound             there is no such resource
+│   ├── Conflict             it contradicts what there is, and waiting does not help
+│   ├── NotNow               it must wait for other work on the resource
+│   ├── StaleEtag            the resource has changed since it was read
+│   └── RetryTokenReused     the token came with another request before
 └── EngineFailed         the engine broke while it worked on this request
 """
 
@@ -97,3 +104,43 @@ class EngineFailed(StackserveError):
     """The engine died or broke its connection while it worked on this request."""
 
     code = "engine_failed"
+
+
+class CatalogError(StackserveError):
+    """What is asked of models, groups or deployments cannot be done."""
+
+
+class InvalidParameter(CatalogError):
+    """A field is missing, wrong or over its limit; the message names it."""
+
+    code = "invalid_parameter"
+
+
+class NotFound(CatalogError):
+    """There is no such resource."""
+
+    code = "not_found"
+
+
+class Conflict(CatalogError):
+    """It contradicts what there is; waiting does not help."""
+
+    code = "conflict"
+
+
+class NotNow(CatalogError):
+    """Other work on the resource must end first; the same request may succeed later."""
+
+    code = "incorrect_state"
+
+
+class StaleEtag(CatalogError):
+    """The resource has changed since the caller read it."""
+
+    code = "stale_etag"
+
+
+class RetryTokenReused(CatalogError):
+    """A retry token came before, with another request."""
+
+    code = "retry_token_reused"

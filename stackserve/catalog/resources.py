@@ -1,0 +1,128 @@
+"""What all resources share: ids, etags, and lists by page."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+import msgspec
+from sqlalchemy import Select, and_, or_, select
+from sqlalchemy.orm import Session
+
+from stackserve.errors import InvalidParameter, NotFound, StaleEtag
+from stackserve.store.tables import Resource
+
+R = TypeVar("R", bound=Resource)
+
+MOST_ROWS = 1000
+"""Of one page."""
+
+SORTABLE = {"timeCreated": "time_created", "displayName": "display_name",
+            "lifecycleState": "lifecycle_state"}  # fmt: skip
+
+
+def new_id(kind: str) -> str:
+    """An OCID of this server, such as `ocid1.datasciencemodelgroup.oc1.local.3f…`."""
+    return f"ocid1.{kind}.oc1.local.{uuid.uuid4().hex}"
+
+
+def now() -> datetime:
+    """To the millisecond, as it is written on the wire, so that a page's end is found again."""
+    moment = datetime.now(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def find(session: Session, table: type[R], identifier: str, *, lock: bool = False) -> R:
+    """The resource of this id, `lock`ed against other writers. Raises NotFound."""
+    row = session.get(table, identifier, with_for_update=lock or None)
+    if row is None:
+        raise NotFound(f"there is no {noun(table)} {identifier[:128]}")
+    return row
+
+
+def noun(table: type[Resource]) -> str:
+    """`model version set`, for ModelVersionSet."""
+    return (
+        str(table.__tablename__).replace("_", " ").replace("histories", "history").removesuffix("s")
+    )
+
+
+def etag(row: Resource) -> str:
+    return str(row.revision)
+
+
+def touch(row: Resource, if_match: str | None) -> None:
+    """Note a change of a locked row. Raises StaleEtag when the caller read another revision."""
+    if if_match is not None and if_match.strip('"') not in ("*", etag(row)):
+        raise StaleEtag(
+            f"if-match is {if_match[:64]}, and the etag of {row.id} is {etag(row)}: it was changed "
+            "meanwhile; read it again"
+        )
+    row.revision += 1
+    row.time_updated = now()
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a list is asked for. `where` has the filters, by column."""
+
+    where: Mapping[str, str] = field(default_factory=dict)
+    sort_by: str = "timeCreated"
+    ascending: bool = False
+    limit: int = 100
+    page: str | None = None
+
+
+@dataclass(frozen=True)
+class Page(Generic[R]):
+    rows: Sequence[R]
+    next: str | None
+    """Where the next page begins; None after the last."""
+
+
+def list_page(
+    session: Session, table: type[R], listing: Listing, among: Select[tuple[R]] | None = None
+) -> Page[R]:
+    """A page of the resources that pass all filters. What is inserted between two pages moves nothing.
+
+    Raises InvalidParameter for a page or a limit that makes no sense.
+    """
+    if not 1 <= listing.limit <= MOST_ROWS:
+        raise InvalidParameter(f"limit is {listing.limit}; give 1 to {MOST_ROWS}")
+    if listing.sort_by not in SORTABLE:
+        raise InvalidParameter(f"sortBy is {listing.sort_by!r}; give one of {', '.join(SORTABLE)}")
+    key = getattr(table, SORTABLE[listing.sort_by])
+    query = select(table) if among is None else among
+    for column, value in listing.where.items():
+        query = query.where(getattr(table, column) == value)
+    if listing.page is not None:
+        query = query.where(_after(table, key, listing))
+    order = (key.asc(), table.id.asc()) if listing.ascending else (key.desc(), table.id.desc())
+    rows = session.scalars(query.order_by(*order).limit(listing.limit + 1)).all()
+    more = len(rows) > listing.limit
+    rows = rows[: listing.limit]
+    return Page(rows, _token(rows[-1], listing) if more else None)
+
+
+def _token(row: Resource, listing: Listing) -> str:
+    value = getattr(row, SORTABLE[listing.sort_by])
+    return base64.urlsafe_b64encode(msgspec.json.encode([value, row.id])).decode()
+
+
+def _after(table: type[R], key: Any, listing: Listing) -> Any:
+    kind = datetime if listing.sort_by == "timeCreated" else str
+    try:
+        raw = base64.urlsafe_b64decode(listing.page or "")
+        value, last = msgspec.json.decode(raw, type=tuple[kind, str])  # type: ignore[valid-type]
+    except (msgspec.MsgspecError, binascii.Error, ValueError):
+        raise InvalidParameter(
+            "page is not one of this list; take it from opc-next-page, with the same sortBy"
+        ) from None
+    if listing.ascending:
+        return or_(key > value, and_(key == value, table.id > last))
+    return or_(key < value, and_(key == value, table.id < last))
