@@ -9,6 +9,7 @@ StackserveError
 ├── GroupNotReady        the group's engine is starting, restarting or broken
 ├── Overloaded           the group's queue is full
 ├── ShuttingDown         the server drains and takes no new request
+├── RolloutFailed        an update of a deployment failed, and what was served before is served on
 ├── CatalogError         what is asked of models, groups or deployments cannot be done
 │   ├── InvalidParameter     a field is missing, wrong or over its limit
 │   ├── NotFound             there is no such resource
@@ -20,6 +21,8 @@ StackserveError
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 
 class StackserveError(Exception):
@@ -104,6 +107,21 @@ class EngineFailed(StackserveError):
     """The engine died or broke its connection while it worked on this request."""
 
     code = "engine_failed"
+
+
+class RolloutFailed(StackserveError):
+    """An update of a deployment failed, and what was served before is served on.
+
+    `failures` are sentences by inference key; an empty key stands for the whole deployment.
+    """
+
+    code = "rollout_failed"
+
+    def __init__(self, failures: Mapping[str, str]) -> None:
+        shown = [f"{key}: {why}" if key else why for key, why in list(failures.items())[:3]]
+        more = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""
+        super().__init__("; ".join(shown) + more)
+        self.failures = dict(failures)
 
 
 class CatalogError(StackserveError):

@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,10 @@ from stackserve.control.roster import Roster
 from stackserve.control.served import pending_routes, served_routes
 from stackserve.control.states import DeploymentState, DeploymentStatus, Standing
 from stackserve.control.tasks import first_of
+from stackserve.control.trial import Trial
 from stackserve.control.update import check_settings, fitted
-from stackserve.errors import StackserveError
-from stackserve.protocol import AdapterFailed, Phase, Ready, WorkerEvent
+from stackserve.errors import RolloutFailed, StackserveError
+from stackserve.protocol import AdapterFailed, AdapterSpec, Phase, Ready, WorkerEvent
 from stackserve.routing.gate import Endpoint, Gate
 from stackserve.routing.snapshot import Routes
 from stackserve.settings import GroupSettings
@@ -68,6 +69,7 @@ class Deployment:
         routes: Routes,
         socket: Path,
         *,
+        address: str | None = None,
         command: Sequence[str] = COMMAND,
         judge: Callable[[Sequence[float], float], Verdict] = after_death,
     ) -> None:
@@ -83,6 +85,7 @@ class Deployment:
         self._settled = asyncio.Event()
         self._read = read
         self._routes = routes
+        self._address = address
         self._socket = socket
         self._command = command
         self._judge = judge
@@ -93,6 +96,8 @@ class Deployment:
         self._roster = Roster(self.name, ())
         self._worker_pid: int | None = None
         self._deaths: list[float] = []
+        self._switching = asyncio.Lock()
+        self._trial: Trial | None = None
         self._publish()
 
     def status(self) -> DeploymentStatus:
@@ -143,9 +148,54 @@ class Deployment:
         if self.gate.endpoint is None:
             self._adopt()
 
+    async def switch(self, group: StackedGroup) -> None:
+        """Serve this in place of what is served, all of it or nothing: each new adapter is loaded and
+        computes a token before the routes are swapped, in one assignment.
+
+        Raises RolloutFailed, and then everything is as before; NotLive, as `fitted` does.
+        """
+        async with self._switching:
+            group = self.fitted(group)
+            if group.refused:
+                raise RolloutFailed({each.key: each.message for each in group.refused})
+            if self.gate.endpoint is None or self.wanted is None:
+                raise RolloutFailed({"": f"its engine does not answer: {self.standing.detail}"})
+            self._trial = trial = Trial(self.wanted, asyncio.get_running_loop().create_future())
+            self.want(group)
+            try:
+                await trial.verdict
+            finally:
+                self._trial = None
+
     async def settled(self) -> None:
         """Wait until the routes are those of `wanted`, and its worker, if one answers, can follow them."""
         await self._settled.wait()
+
+    # One beside another
+
+    async def started(self) -> None:
+        """Wait until it answers. Raises RolloutFailed when it cannot."""
+        while (state := self.standing.state) is not DeploymentState.READY:
+            if state in (DeploymentState.FAILED, DeploymentState.STOPPED):
+                raise RolloutFailed({"": self.standing.detail})
+            await self.standing.change.wait()
+
+    def go_live(self, routes: Routes) -> None:
+        """Publish here from now on; until now it was known to nobody."""
+        routes.publish(self.name, self._routes.current.groups[self.name])
+        self._routes = routes
+
+    def withdraw(self) -> None:
+        """Publish nothing any more; another one takes its name. Who is inside may finish."""
+        hidden = Routes()
+        hidden.publish(self.name, self._routes.current.groups[self.name])
+        self._routes = hidden
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until no request is inside, at most so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.gate.empty()
 
     # Its life
 
@@ -261,10 +311,14 @@ class Deployment:
         specs = {spec.worker_model: spec for spec in adapter_specs(group)}
         starts = self.gate.endpoint is not endpoint
         report = self.standing.report if starts else self.standing.note
-        await self._roster.load(session, specs, report)
+        loaded = await self._roster.load(session, specs, report)
+        if not news.is_set() and not starts:
+            await self._try(endpoint, loaded, report)
         if news.is_set():
             return
         self._publish(group)
+        if self._trial is not None:
+            self._trial.passed()
         if starts:
             self.gate.open(endpoint)
             self.standing.move(DeploymentState.READY, detail)
@@ -274,9 +328,26 @@ class Deployment:
         await self._roster.forget(session, specs, self.gate, news)
         await news.wait()
 
+    async def _try(
+        self, endpoint: Endpoint, loaded: Sequence[AdapterSpec], report: Callable[[str], None]
+    ) -> None:
+        """Of a switch: prove what was loaded, or give the switch up."""
+        if self._trial is not None:
+            failures = self._roster.refusals() or await self._roster.probe(endpoint, loaded, report)
+            if failures:
+                self._give_up(failures)
+
+    def _give_up(self, failures: Mapping[str, str]) -> None:
+        """A switch has failed: what was wanted before it is wanted again."""
+        trial = self._trial
+        if trial is not None and trial.failed(failures):
+            self.want(trial.before)
+
     def _on_death(self, code: int | None, reason: str) -> float:
         """Say at once that the worker is gone, before its remains are cleared; the pause to take."""
         logger.error("%s: its worker ended: %s", self.name, reason)
+        self.gate.shut("its engine died")
+        self._give_up({"": f"its worker ended: {reason}"})
         self._remedy = self._news
         if code == BAD_OPTIONS:
             self.gate.shut(
@@ -304,9 +375,9 @@ class Deployment:
         """Swap this group's routes; without a group, it is still to be read."""
         self._group = group
         if group is None:
-            routes = pending_routes(self.gate, self.settings)
+            routes = pending_routes(self.gate, self.settings, self._address)
         else:
-            routes = served_routes(self.gate, group, self._roster.refuses)
+            routes = served_routes(self.gate, group, self._roster.refuses, self._address)
         self._routes.publish(self.name, routes)
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import aiohttp
 
 from stackserve.control.tasks import first_of
 from stackserve.control.update import plan_update
 from stackserve.protocol import AdapterSpec
-from stackserve.routing.gate import Gate
-from stackserve.workers.adapters import AdapterNotTaken, delete_adapter, put_adapter
+from stackserve.routing.gate import Endpoint, Gate
+from stackserve.workers.adapters import AdapterNotTaken, delete_adapter, probe_model, put_adapter
 
 logger = logging.getLogger(__name__)
+
+PROBES_AT_ONCE = 8
 
 
 class Roster:
@@ -28,7 +30,8 @@ class Roster:
     def __init__(self, group: str, specs: Iterable[AdapterSpec]) -> None:
         self._group = group
         self._known = {spec.worker_model: spec for spec in specs}
-        self._refused: set[str] = set()
+        self._refused: dict[str, tuple[str, str]] = {}
+        """By name in the worker: the key, and why."""
 
     def refuses(self, worker_model: str) -> bool:
         """Whether the engine could not load it."""
@@ -48,20 +51,45 @@ class Roster:
         session: aiohttp.ClientSession,
         wanted: Mapping[str, AdapterSpec],
         report: Callable[[str], None],
-    ) -> None:
-        """Have the worker load what is new to it; what it cannot load is refused, and the rest goes on."""
+    ) -> list[AdapterSpec]:
+        """Have the worker load what is new to it; what it cannot load is refused, and the rest goes on.
+        Returns what was loaded.
+        """
         new = [
             each
             for each in plan_update(self._known, wanted).load
             if not self.refuses(each.worker_model)
         ]
+        loaded = []
         for number, spec in enumerate(new):
             report(f"loading adapters, {number} of {len(new)}")
             try:
                 await put_adapter(session, spec)
                 self._known[spec.worker_model] = spec
+                loaded.append(spec)
             except AdapterNotTaken as error:
                 self._refuse(spec, str(error))
+        return loaded
+
+    async def probe(
+        self, endpoint: Endpoint, specs: Sequence[AdapterSpec], report: Callable[[str], None]
+    ) -> dict[str, str]:
+        """Have each adapter compute one token; by key, why some cannot."""
+        turn, failures = asyncio.Semaphore(PROBES_AT_ONCE), {}
+
+        async def probe(spec: AdapterSpec) -> None:
+            async with turn:
+                reason = await probe_model(endpoint.session, spec.worker_model, endpoint.tasks)
+            if reason is not None:
+                failures[spec.key] = reason
+
+        report(f"probing {len(specs)} adapters")
+        await asyncio.gather(*map(probe, specs))
+        return failures
+
+    def refusals(self) -> dict[str, str]:
+        """By key, why the engine could not load some."""
+        return dict(self._refused.values())
 
     async def adjust(
         self, session: aiohttp.ClientSession, wanted: Mapping[str, AdapterSpec]
@@ -103,4 +131,4 @@ class Roster:
 
     def _refuse(self, spec: AdapterSpec, reason: str) -> None:
         logger.error("%s: the engine refused %s: %s", self._group, spec.key, reason)
-        self._refused.add(spec.worker_model)
+        self._refused[spec.worker_model] = spec.key, reason

@@ -12,14 +12,17 @@ from stackserve.settings import GroupSettings
 from stackserve.types import Refusal
 
 
-def pending_routes(gate: Gate, settings: GroupSettings) -> GroupRoutes:
+def pending_routes(gate: Gate, settings: GroupSettings, address: str | None = None) -> GroupRoutes:
     """While a group is read for the first time."""
     names = (name for m in settings.models for name in (m.key, settings.model_id_of(m)))
-    return GroupRoutes(gate, pending=tuple(names))
+    return GroupRoutes(gate, pending=tuple(names), address=address)
 
 
 def served_routes(
-    gate: Gate, group: StackedGroup, engine_refuses: Callable[[str], bool]
+    gate: Gate,
+    group: StackedGroup,
+    engine_refuses: Callable[[str], bool],
+    address: str | None = None,
 ) -> GroupRoutes:
     """Of a group that has been read; `engine_refuses` is asked by names in the worker."""
     targets = targets_of(group)
@@ -28,6 +31,7 @@ def served_routes(
         gate,
         tuple(each for each in targets if each not in refused) if refused else targets,
         (*group.refused, *(_engine_refusal(group.settings, each.key) for each in refused)),
+        address=address,
     )
 
 

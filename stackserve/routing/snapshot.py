@@ -20,12 +20,15 @@ MAX_COMPARED = 500
 
 @dataclass(frozen=True)
 class GroupRoutes:
-    """What one group serves. `pending` are names whose adapters are still being read."""
+    """What one group serves. `pending` are names whose adapters are still being read; `address` is the
+    OCID of the deployment, if it has one.
+    """
 
     gate: Gate
     targets: tuple[Target, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     pending: tuple[str, ...] = ()
+    address: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,11 @@ class RoutingSnapshot:
         """This snapshot with one group added or replaced."""
         return RoutingSnapshot(MappingProxyType({**self.groups, name: routes}))
 
+    def without_group(self, name: str) -> RoutingSnapshot:
+        """This snapshot without one group."""
+        others = {group: routes for group, routes in self.groups.items() if group != name}
+        return RoutingSnapshot(MappingProxyType(others))
+
     def _hint(self, name: str) -> str:
         candidates = list(islice(self.targets, MAX_COMPARED))
         near = difflib.get_close_matches(name[:MAX_SHOWN], candidates, n=MAX_HINTS)
@@ -91,3 +99,7 @@ class Routes:
 
     def publish(self, group: str, routes: GroupRoutes) -> None:
         self.current = self.current.with_group(group, routes)
+
+    def remove(self, group: str) -> None:
+        """From now on nobody knows the group's names."""
+        self.current = self.current.without_group(group)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
 import aiohttp
 import msgspec
 
@@ -11,6 +14,9 @@ LOAD_SECONDS = 120.0
 """How long a worker may take to load one adapter."""
 
 NOT_FOUND = 404
+
+PROBE = "Hello"
+ONE_TOKEN: dict[str, Any] = {"max_tokens": 1}
 
 
 class AdapterNotTaken(Exception):
@@ -43,6 +49,26 @@ async def delete_adapter(session: aiohttp.ClientSession, worker_model: str) -> N
     async with session.delete(f"{ADAPTERS_PATH}/{worker_model}", timeout=timeout) as answer:
         if not answer.ok and answer.status != NOT_FOUND:
             raise AdapterNotTaken(_reason(answer.status, await answer.read()))
+
+
+async def probe_model(
+    session: aiohttp.ClientSession, worker_model: str, tasks: Collection[str]
+) -> str | None:
+    """Have a model of the worker's compute one token, or one embedding; why it cannot, or None.
+
+    Raises what aiohttp raises when the worker is gone.
+    """
+    body: dict[str, Any]
+    path, body = "/v1/embeddings", {"model": worker_model, "input": PROBE}
+    if "generate" in tasks:
+        path, body = "/v1/completions", {"model": worker_model, "prompt": PROBE, **ONE_TOKEN}
+    timeout = aiohttp.ClientTimeout(total=LOAD_SECONDS)
+    try:
+        async with session.post(path, json=body, timeout=timeout) as answer:
+            content = await answer.read()
+            return None if answer.ok else _reason(answer.status, content)
+    except TimeoutError:
+        return f"it did not compute one token within {LOAD_SECONDS:g} s"
 
 
 def _reason(status: int, body: bytes) -> str:

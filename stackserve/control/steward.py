@@ -1,0 +1,203 @@
+"""Brings one deployment of the store to what is wanted of it, and tells the store how it is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from stackserve.control.deployment import Deployment
+from stackserve.control.desired import Content, Step, Wish, lifecycle, next_step
+from stackserve.control.ledger import Ledger
+from stackserve.control.states import DeploymentState
+from stackserve.control.tasks import first_of
+from stackserve.errors import RolloutFailed, StackserveError
+from stackserve.routing.snapshot import Routes
+from stackserve.settings import GroupSettings
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 2.0
+"""How often the store is read when nobody says that it changed: another gateway may have written."""
+
+Make = Callable[[GroupSettings, str, Routes], Deployment]
+"""A deployment of these settings, under an OCID, that publishes its routes there."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A deployment, its life, and what it was last brought to."""
+
+    deployment: Deployment
+    life: asyncio.Task[None]
+    content: Content
+
+
+class Steward:
+    """Owned by the fleet; `run` is its whole life, which ends with the deployment's row."""
+
+    def __init__(
+        self, identifier: str, ledger: Ledger, make: Make, routes: Routes, drain_seconds: float
+    ) -> None:
+        self.id = identifier
+        self._ledger = ledger
+        self._make = make
+        self._routes = routes
+        self._drain_seconds = drain_seconds
+        self._running: Running | None = None
+        self._poked = asyncio.Event()
+
+    @property
+    def deployment(self) -> Deployment | None:
+        """What runs now."""
+        return self._running.deployment if self._running else None
+
+    def poke(self) -> None:
+        """The store has news for it."""
+        self._poked.set()
+
+    async def run(self) -> None:
+        """Until the row is gone. Cancelled, it ends its deployment and leaves the row as it is."""
+        try:
+            while True:
+                self._poked.clear()
+                wish = await self._ledger.wish(self.id)
+                if wish is None or await self._take(wish) is Step.FORGET:
+                    return
+        finally:
+            await self._end()
+
+    async def _take(self, wish: Wish) -> Step:
+        running = self._running
+        step = next_step(wish, running.content if running else None)
+        try:
+            match step:
+                case Step.START:
+                    await self._start(wish)
+                case Step.SWITCH:
+                    await self._switch(wish)
+                case Step.REPLACE:
+                    await self._replace(wish)
+                case Step.STOP:
+                    await self._stop()
+                case Step.FORGET:
+                    await self._ledger.forget(self.id)
+                case Step.REST:
+                    await self._rest(wish)
+        except RolloutFailed as error:
+            logger.warning("%s: not updated: %s", wish.name, error.message)
+            await self._ledger.update_failed(wish, error)
+        except StackserveError as error:
+            logger.error("%s: %s (%s)", wish.name, error.message, error.code)
+            await self._ledger.failed(wish, error)
+            await self._news()
+        except Exception as error:  # else the deployment would be without anybody who cares for it
+            logger.exception("%s: its steward stumbled", wish.name)
+            await self._ledger.failed(
+                wish, StackserveError(f"an internal error ({error!r}); the server's log says more")
+            )
+            await self._news()
+        return step
+
+    async def _start(self, wish: Wish) -> None:
+        """Not waited for: how it goes is told while `_rest`ing."""
+        content = wish.served or wish.content
+        await self._ledger.began(wish)
+        settings = await self._ledger.settings(wish, content)
+        self._running = self._begin(settings, content, self._routes)
+
+    def _begin(self, settings: GroupSettings, content: Content, routes: Routes) -> Running:
+        deployment = self._make(settings, self.id, routes)
+        return Running(deployment, asyncio.create_task(deployment.run()), content)
+
+    async def _switch(self, wish: Wish) -> None:
+        """All or nothing, on the running engine; if that does not answer, another one is started."""
+        running = self._running
+        assert running is not None
+        deployment = running.deployment
+        if deployment.gate.endpoint is None:
+            await self._replace(wish)
+            return
+        await self._ledger.began(wish)
+        try:
+            settings = await self._ledger.settings(wish, wish.content)
+            await deployment.switch(await deployment.read(settings))
+        except StackserveError as error:
+            raise _as_rollout(error) from error
+        self._running = Running(deployment, running.life, wish.content)
+        await self._ledger.served(wish)
+
+    async def _replace(self, wish: Wish) -> None:
+        """A new engine is brought up unseen, takes the routes, and then the old one may go."""
+        old = self._running
+        assert old is not None
+        await self._ledger.began(wish)
+        try:
+            settings = await self._ledger.settings(wish, wish.content)
+            new = self._begin(settings, wish.content, Routes())
+        except StackserveError as error:
+            raise _as_rollout(error) from error
+        try:
+            await new.deployment.started()
+            refused = new.deployment.status().refused
+            if refused:
+                raise RolloutFailed({each.key: each.message for each in refused})
+        except BaseException as error:
+            await _cancelled(new.life)
+            if isinstance(error, StackserveError):
+                raise _as_rollout(error) from error
+            raise
+        old.deployment.withdraw()
+        new.deployment.go_live(self._routes)
+        self._running = new
+        await self._ledger.served(wish)
+        await old.deployment.drain(self._drain_seconds)
+        await _cancelled(old.life)
+
+    async def _stop(self) -> None:
+        running = self._running
+        assert running is not None
+        running.deployment.gate.shut("it is being deactivated")
+        await running.deployment.drain(self._drain_seconds)
+        await self._end()
+        self._routes.remove(running.deployment.name)
+
+    async def _end(self) -> None:
+        if self._running is not None:
+            running, self._running = self._running, None
+            await _cancelled(running.life)
+
+    async def _rest(self, wish: Wish) -> None:
+        """Tell how it is, until something changes."""
+        running = self._running
+        if running is None:
+            await self._ledger.stopped(wish)
+            await self._news()
+            return
+        change = running.deployment.standing.change
+        status = running.deployment.status()
+        if status.state is DeploymentState.READY:
+            await self._ledger.served(wish)
+        await self._ledger.tell(wish, status, lifecycle(status, updating=False))
+        await self._news(change)
+
+    async def _news(self, change: asyncio.Event | None = None) -> None:
+        """Wait for a poke, for a change of what runs, or until it is time to look."""
+        waits = [self._poked.wait()] if change is None else [self._poked.wait(), change.wait()]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                await first_of(*waits)
+
+
+def _as_rollout(error: StackserveError) -> RolloutFailed:
+    """Whatever stops an update is a failed update: what is served goes on."""
+    if isinstance(error, RolloutFailed):
+        return error
+    return RolloutFailed({"": f"{error.message} ({error.code})"})
+
+
+async def _cancelled(life: asyncio.Task[None]) -> None:
+    life.cancel()
+    await asyncio.gather(life, return_exceptions=True)
