@@ -4,9 +4,17 @@ from stackserve.adapters.architecture import BaseArchitecture
 from stackserve.adapters.codes import Code
 from stackserve.adapters.composite import AdapterSource, Composite, Part, validate_source
 from stackserve.adapters.store import AdapterStore
-from stackserve.adapters.validate import AdapterLimits, ValidatedAdapter, validate_adapter
+from stackserve.adapters.validate import (
+    AdapterFacts,
+    AdapterLimits,
+    ValidatedAdapter,
+    check_fit,
+    inspect_adapter,
+    validate_adapter,
+)
 
 __all__ = [
+    "AdapterFacts",
     "AdapterLimits",
     "AdapterSource",
     "AdapterStore",
@@ -15,6 +23,8 @@ __all__ = [
     "Composite",
     "Part",
     "ValidatedAdapter",
+    "check_fit",
+    "inspect_adapter",
     "validate_adapter",
     "validate_source",
 ]

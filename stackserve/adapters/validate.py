@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +72,19 @@ class ScaledModule:
     scale: float
 
 
+@dataclass(frozen=True)
+class AdapterFacts:
+    """What is known of an adapter without its base. `digest` as of ValidatedAdapter."""
+
+    digest: str
+    rank: int
+    target_modules: tuple[str, ...]
+    dtype: str
+    parameters: int
+    size_bytes: int
+    base_model_name: str
+
+
 def validate_adapter(
     folder: Path, base: BaseArchitecture, limits: AdapterLimits
 ) -> ValidatedAdapter:
@@ -78,21 +92,8 @@ def validate_adapter(
 
     The answer holds for the bytes read. Only a folder that nobody else writes to keeps them.
     """
-    served = served_modules(base)
     with open_adapter(folder, limits.max_bytes) as opened:
-        config = _read_config(opened)
-        _check_rank_limit(config, limits.max_rank)
-        tensors = read_header(
-            opened.weights_fd,
-            name=WEIGHTS_FILE,
-            code=Code.WEIGHTS_INVALID,
-            max_header=MAX_HEADER_BYTES,
-        )
-        modules = lora_modules(tensors)
-        for module in modules:
-            _check_module(module, base, served)
-        _check_targets(modules, config)
-        scaled = [_scaled(module, config, base) for module in modules]
+        config, tensors, scaled = _read_fitting(opened, base, limits)
         for each in scaled:
             _check_values(each, opened.weights_fd)
         files = _digest_files(opened)
@@ -100,8 +101,8 @@ def validate_adapter(
         digest=adapter_digest(files),
         rank=max(each.rank for each in scaled),
         scalings=tuple(sorted({each.scale for each in scaled})),
-        target_modules=tuple(sorted({module.name.rpartition(".")[2] for module in modules})),
-        dtype="+".join(sorted({tensor.dtype for tensor in tensors})),
+        target_modules=_last_parts(each.lora for each in scaled),
+        dtype=_dtypes(tensors),
         parameters=sum(tensor.elements for tensor in tensors),
         size_bytes=sum(file.size for file in files),
         folder=folder,
@@ -109,6 +110,68 @@ def validate_adapter(
         base_fingerprint=base.fingerprint,
         base_model_name=config.base_model_name,
     )
+
+
+def check_fit(folder: Path, base: BaseArchitecture, limits: AdapterLimits) -> None:
+    """The part of `validate_adapter` that needs the base: reads the config and the header of the
+    weights, and no values. Raises ArtifactRejected.
+    """
+    with open_adapter(folder, limits.max_bytes) as opened:
+        _read_fitting(opened, base, limits)
+
+
+def inspect_adapter(folder: Path, limits: AdapterLimits) -> AdapterFacts:
+    """The part of `validate_adapter` that needs no base, values included. Raises ArtifactRejected."""
+    with open_adapter(folder, limits.max_bytes) as opened:
+        config, tensors, modules = _read(opened, limits)
+        for module in modules:
+            rank, scale = config.rank_of(module.name), config.scale_of(module.name)
+            check_scale(scale, module.name)
+            _check_values(ScaledModule(module, rank, scale), opened.weights_fd)
+        _check_targets(modules, config)
+        files = _digest_files(opened)
+    return AdapterFacts(
+        digest=adapter_digest(files),
+        rank=max(config.rank_of(module.name) for module in modules),
+        target_modules=_last_parts(modules),
+        dtype=_dtypes(tensors),
+        parameters=sum(tensor.elements for tensor in tensors),
+        size_bytes=sum(file.size for file in files),
+        base_model_name=config.base_model_name,
+    )
+
+
+def _read(
+    opened: OpenAdapter, limits: AdapterLimits
+) -> tuple[PeftConfig, tuple[TensorInfo, ...], tuple[LoraModule, ...]]:
+    config = _read_config(opened)
+    _check_rank_limit(config, limits.max_rank)
+    tensors = read_header(
+        opened.weights_fd,
+        name=WEIGHTS_FILE,
+        code=Code.WEIGHTS_INVALID,
+        max_header=MAX_HEADER_BYTES,
+    )
+    return config, tensors, lora_modules(tensors)
+
+
+def _read_fitting(
+    opened: OpenAdapter, base: BaseArchitecture, limits: AdapterLimits
+) -> tuple[PeftConfig, tuple[TensorInfo, ...], list[ScaledModule]]:
+    served = served_modules(base)
+    config, tensors, modules = _read(opened, limits)
+    for module in modules:
+        _check_module(module, base, served)
+    _check_targets(modules, config)
+    return config, tensors, [_scaled(module, config, base) for module in modules]
+
+
+def _last_parts(modules: Iterable[LoraModule]) -> tuple[str, ...]:
+    return tuple(sorted({module.name.rpartition(".")[2] for module in modules}))
+
+
+def _dtypes(tensors: Iterable[TensorInfo]) -> str:
+    return "+".join(sorted({tensor.dtype for tensor in tensors}))
 
 
 def _read_config(opened: OpenAdapter) -> PeftConfig:

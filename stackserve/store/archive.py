@@ -1,0 +1,258 @@
+"""Archives of artifacts: unpacked with suspicion, and written so that equal files give equal bytes."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+from typing import IO, cast
+
+from stackserve.errors import ArtifactRejected
+from stackserve.store.manifest import Manifest
+
+CHUNK = 1 << 20
+MOST_NAME_BYTES = 255
+JUNK = ("__MACOSX/", "._", ".DS_Store")
+FIRST_DAY = (1980, 1, 1, 0, 0, 0)
+BROKEN = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    EOFError,
+    struct.error,
+    OSError,
+    ValueError,
+)
+
+
+class ArchiveCode(StrEnum):
+    """Why an archive was refused."""
+
+    UNKNOWN = "archive_unknown_format"
+    BROKEN = "archive_broken"
+    EMPTY = "archive_empty"
+    ENCRYPTED = "archive_encrypted"
+    UNSAFE_NAME = "archive_unsafe_name"
+    DUPLICATE = "archive_duplicate_name"
+    NOT_A_FILE = "archive_not_a_file"
+    TOO_LARGE = "archive_too_large"
+    TOO_MANY_FILES = "archive_too_many_files"
+
+
+@dataclass(frozen=True)
+class ArchiveLimits:
+    """Of what is unpacked: what a header claims is not believed."""
+
+    max_bytes: int = 512 << 30
+    max_files: int = 10_000
+
+
+def unpack(archive: Path, into: Path, limits: ArchiveLimits) -> None:
+    """Unpack a zip or tar file, known by its first bytes, into an empty folder.
+
+    A single folder around everything is left out. Raises ArtifactRejected, and then `into` may hold a
+    part of it.
+    """
+    unpacking = _Unpacking(into, limits)
+    try:
+        if zipfile.is_zipfile(archive):
+            _unpack_zip(archive, unpacking)
+        elif tarfile.is_tarfile(archive):
+            _unpack_tar(archive, unpacking)
+        else:
+            raise ArtifactRejected(
+                ArchiveCode.UNKNOWN,
+                "the artifact is neither a zip nor a tar file; send one of them",
+            )
+    except BROKEN as error:
+        raise ArtifactRejected(
+            ArchiveCode.BROKEN, f"the archive is broken ({error}); make it anew and send it again"
+        ) from None
+    if not unpacking.names:
+        raise ArtifactRejected(ArchiveCode.EMPTY, "the archive has no files; put the model into it")
+    _strip_single_folder(into)
+
+
+class _Unpacking:
+    """The folder that is filled, and how much is in it."""
+
+    def __init__(self, into: Path, limits: ArchiveLimits) -> None:
+        self.names: set[str] = set()
+        self._into = into
+        self._limits = limits
+        self._written = 0
+
+    def take(self, name: str, content: IO[bytes]) -> None:
+        """Write a file. Raises ArtifactRejected."""
+        path = _safe(name)
+        if any(part.startswith(JUNK) or f"{part}/" in JUNK for part in path.parts):
+            return
+        folded = str(path).casefold()
+        if folded in self.names:
+            raise ArtifactRejected(
+                ArchiveCode.DUPLICATE, f"the archive has {name!r} twice; keep one of them"
+            )
+        if len(self.names) >= self._limits.max_files:
+            raise ArtifactRejected(
+                ArchiveCode.TOO_MANY_FILES,
+                f"the archive has more than {self._limits.max_files} files; leave out what the model "
+                "does not need",
+            )
+        self.names.add(folded)
+        target = self._into / path
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("xb") as file:
+                self._copy(content, file)
+        except (FileExistsError, NotADirectoryError, IsADirectoryError):
+            raise ArtifactRejected(
+                ArchiveCode.DUPLICATE,
+                f"{name!r} is a file and a folder in the archive; rename one of them",
+            ) from None
+
+    def _copy(self, content: IO[bytes], file: IO[bytes]) -> None:
+        while chunk := content.read(CHUNK):
+            self._written += len(chunk)
+            if self._written > self._limits.max_bytes:
+                raise ArtifactRejected(
+                    ArchiveCode.TOO_LARGE,
+                    f"unpacked, the archive is larger than {self._limits.max_bytes} bytes",
+                )
+            file.write(chunk)
+
+
+def _safe(name: str) -> PurePosixPath:
+    path = PurePosixPath(name)
+    unsafe = (
+        path.is_absolute()
+        or not path.parts
+        or ".." in path.parts
+        or "\\" in name
+        or ":" in path.parts[0]
+        or any(not character.isprintable() for character in name)
+        or any(len(part.encode(errors="replace")) > MOST_NAME_BYTES for part in path.parts)
+    )
+    if unsafe:
+        raise ArtifactRejected(
+            ArchiveCode.UNSAFE_NAME,
+            f"the archive has an entry {name[:128]!r}; names must be short, printable, and stay inside "
+            "the archive's own folder",
+        )
+    return path
+
+
+def _unpack_zip(archive: Path, unpacking: _Unpacking) -> None:
+    with zipfile.ZipFile(archive) as opened:
+        for entry in opened.infolist():
+            kind = entry.external_attr >> 28
+            if entry.flag_bits & 1:
+                raise ArtifactRejected(
+                    ArchiveCode.ENCRYPTED,
+                    f"{entry.filename!r} is encrypted; send it without a password",
+                )
+            if entry.create_system == 3 and kind not in (0, 8, 4):
+                raise _not_a_file(entry.filename)
+            if entry.is_dir():
+                _safe(entry.filename)
+                continue
+            with opened.open(entry) as content:
+                unpacking.take(entry.filename, content)
+
+
+def _unpack_tar(archive: Path, unpacking: _Unpacking) -> None:
+    with tarfile.open(archive) as opened:
+        for entry in opened:
+            if entry.isdir():
+                if entry.name.strip("./"):
+                    _safe(entry.name)
+                continue
+            content = opened.extractfile(entry) if entry.isreg() else None
+            if content is None:
+                raise _not_a_file(entry.name)
+            with content:
+                unpacking.take(entry.name, content)
+
+
+def _not_a_file(name: str) -> ArtifactRejected:
+    return ArtifactRejected(
+        ArchiveCode.NOT_A_FILE,
+        f"{name[:128]!r} is a link or a device in the archive; put the file itself there",
+    )
+
+
+def _strip_single_folder(into: Path) -> None:
+    entries = list(into.iterdir())
+    if len(entries) == 1 and entries[0].is_dir():
+        shell = entries[0].rename(into / ".single-folder")
+        for entry in list(shell.iterdir()):
+            entry.rename(into / entry.name)
+        shell.rmdir()
+
+
+def zip_chunks(folder: Path, manifest: Manifest) -> Iterator[bytes]:
+    """The files of an artifact as one zip, in pieces of some MiB: not compressed, since weights do not
+    shrink, and the same bytes each time.
+    """
+    yield from zip_of((file.path, folder / file.path) for file in manifest.files)
+
+
+def zip_size(sizes: Iterable[tuple[str, int]]) -> int:
+    """How many bytes `zip_of` makes of files with these names and sizes, without reading them.
+
+    By the layout that zipfile writes where it cannot seek: every entry has Zip64 sizes behind it.
+    """
+    place = central = 0
+    for name, size in sizes:
+        label = len(name.encode())
+        large = [size, size] if size > zipfile.ZIP64_LIMIT else []
+        if place > zipfile.ZIP64_LIMIT:
+            large.append(place)
+        place += 30 + label + 20 + size + 24
+        central += 46 + label + (4 + 8 * len(large) if large else 0)
+    return place + central + 22 + (76 if place > zipfile.ZIP64_LIMIT else 0)
+
+
+def zip_of(files: Iterable[tuple[str, Path | bytes]]) -> Iterator[bytes]:
+    """A zip of files, or of bytes, under these names."""
+    out = _Pieces()
+    with zipfile.ZipFile(cast(IO[bytes], out), "w", zipfile.ZIP_STORED) as archive:
+        for name, source in files:
+            entry = zipfile.ZipInfo(name, FIRST_DAY)
+            entry.external_attr = 0o644 << 16
+            opened = io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+            with archive.open(entry, "w", force_zip64=True) as target, opened:
+                while chunk := opened.read(CHUNK):
+                    target.write(chunk)
+                    yield out.take()
+            yield out.take()
+    yield out.take()
+
+
+class _Pieces:
+    """A file that can only be written on, whose bytes are taken away as they come."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._taken = 0
+
+    def write(self, data: bytes) -> int:
+        self._held += data
+        return len(data)
+
+    def tell(self) -> int:
+        return self._taken + len(self._held)
+
+    def flush(self) -> None:
+        pass
+
+    def take(self) -> bytes:
+        piece = bytes(self._held)
+        self._taken += len(piece)
+        self._held.clear()
+        return piece
