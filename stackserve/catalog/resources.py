@@ -86,7 +86,7 @@ class Page(Generic[R]):
 
 
 def list_page(
-    session: Session, table: type[R], listing: Listing, among: Select[tuple[R]] | None = None
+    session: Session, table: type[R], listing: Listing, among: Select[Any] | None = None
 ) -> Page[R]:
     """A page of the resources that pass all filters. What is inserted between two pages moves nothing.
 

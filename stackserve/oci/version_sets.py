@@ -1,0 +1,101 @@
+"""`/modelVersionSets`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from sqlalchemy.orm import Session
+
+from stackserve.catalog.models import create_version_set, delete_version_set
+from stackserve.catalog.resources import find, list_page, touch
+from stackserve.catalog.retry_tokens import Answer
+from stackserve.oci.call import (
+    ThisCall,
+    json_answer,
+    list_answer,
+    listing_of,
+    respond,
+    transact,
+    transact_once,
+)
+from stackserve.oci.wire import ChangeCompartment, Described, Name, NewOfProject, view
+from stackserve.store.database import Database
+from stackserve.store.tables import ModelVersionSet
+
+
+class NewVersionSet(NewOfProject):
+    name: Name
+
+
+def version_set_routes(database: Database) -> APIRouter:
+    """Create, get, list, update, move and delete sets of model versions."""
+    routes = APIRouter(prefix="/modelVersionSets")
+    _add_reads(routes, database)
+    _add_changes(routes, database)
+    return routes
+
+
+def _add_reads(routes: APIRouter, database: Database) -> None:
+    @routes.get("/{version_set_id}")
+    def get(version_set_id: str) -> Response:
+        with database.read() as session:
+            versions = find(session, ModelVersionSet, version_set_id)
+            return respond(json_answer(version_set_view(versions), versions))
+
+    @routes.get("")
+    def show_all(request: Request) -> Response:
+        listing = listing_of(request, name="display_name")
+        with database.read() as session:
+            return list_answer(list_page(session, ModelVersionSet, listing), version_set_view)
+
+
+def _add_changes(routes: APIRouter, database: Database) -> None:
+    @routes.post("")
+    def create(body: NewVersionSet, call: ThisCall) -> Response:
+        def work(session: Session) -> Answer:
+            versions = create_version_set(
+                session,
+                call.principal,
+                compartment_id=body.compartment_id,
+                project_id=body.project_id,
+                unused=body.unused,
+                **{**body.changes(), "display_name": body.name},
+            )
+            session.flush()
+            return json_answer(version_set_view(versions), versions)
+
+        return transact_once(database, call, body, work)
+
+    @routes.put("/{version_set_id}")
+    def update(version_set_id: str, body: Described, call: ThisCall) -> Response:
+        def work(session: Session) -> Answer:
+            versions = find(session, ModelVersionSet, version_set_id, lock=True)
+            touch(versions, call.if_match)
+            for column, value in body.changes().items():
+                setattr(versions, column, value)
+            return json_answer(version_set_view(versions), versions)
+
+        return transact(database, work)
+
+    @routes.post("/{version_set_id}/actions/changeCompartment")
+    def move(version_set_id: str, body: ChangeCompartment, call: ThisCall) -> Response:
+        def work(session: Session) -> Answer:
+            versions = find(session, ModelVersionSet, version_set_id, lock=True)
+            touch(versions, call.if_match)
+            versions.compartment_id = body.compartment_id
+            return json_answer(None, versions)
+
+        return transact_once(database, call, body, work)
+
+    @routes.delete("/{version_set_id}")
+    def delete(version_set_id: str, call: ThisCall) -> Response:
+        def work(session: Session) -> Answer:
+            delete_version_set(session, version_set_id, call.if_match)
+            return json_answer(None, status=204)
+
+        return transact(database, work)
+
+
+def version_set_view(versions: ModelVersionSet) -> dict[str, Any]:
+    return {**view(versions), "name": versions.display_name, "category": "USER"}
