@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import signal
 import socket
@@ -11,20 +12,28 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import uvicorn
 
+from stackserve.adapters import validate_source
 from stackserve.control.deployment import Deployment
+from stackserve.control.fleet import Fleet
 from stackserve.control.groups import Admit, StackedGroup, read_group
+from stackserve.control.ledger import Ledger
 from stackserve.control.reading import Progress
 from stackserve.control.reload import GroupUpdate, Outcome, update_groups
 from stackserve.control.states import DeploymentStatus
+from stackserve.control.stored import settings_of
+from stackserve.control.storefront import Store
 from stackserve.control.update import changed_options
 from stackserve.edge.relay import Drain
 from stackserve.edge.routes import build_app
 from stackserve.errors import ConfigError
 from stackserve.metrics import NOBODY, Metrics
+from stackserve.oci.api import PREFIX, control_plane
+from stackserve.oci.deployments import ThisGateway
 from stackserve.routing.snapshot import Routes
 from stackserve.settings import GroupSettings, ServerSettings, Settings
 from stackserve.workers.process import COMMAND
@@ -41,6 +50,7 @@ class Gateway:
     def __init__(
         self,
         deployments: Sequence[Deployment],
+        fleet: Fleet | None,
         port: int,
         drain: Drain,
         metrics: Metrics,
@@ -48,20 +58,28 @@ class Gateway:
     ) -> None:
         self.port = port
         self._deployments = deployments
+        """Those of the file."""
+        self._fleet = fleet
         self._drain = drain
         self._metrics = metrics
         self._server = server
         self._updating = asyncio.Lock()
 
+    def deployments(self) -> list[Deployment]:
+        """All that run: those of the file, and those of the store."""
+        return [*self._deployments, *(self._fleet.deployments() if self._fleet else ())]
+
     def statuses(self) -> list[DeploymentStatus]:
-        return [deployment.status() for deployment in self._deployments]
+        return [deployment.status() for deployment in self.deployments()]
 
     async def changed(self) -> None:
         """Wait until some group's state or detail changes."""
         waits = [
             asyncio.create_task(deployment.standing.change.wait())
-            for deployment in self._deployments
+            for deployment in self.deployments()
         ]
+        if self._fleet is not None:
+            waits.append(asyncio.create_task(self._fleet.change.wait()))
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -99,7 +117,7 @@ class Gateway:
         self._drain.begun = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                for deployment in self._deployments:
+                for deployment in self.deployments():
                     await deployment.gate.empty()
 
 
@@ -125,11 +143,12 @@ async def open_gateway(
     locate: Callable[[str], Path],
     admit: Admit,
     worker_command: Sequence[str] = COMMAND,
+    store: Store | None = None,
 ) -> AsyncIterator[Gateway]:
     """Listen, then bring up every group side by side; leaving the context stops all of it.
 
-    `locate` turns a path as written in the settings into a folder. Raises ConfigError when the
-    address cannot be listened on.
+    `locate` turns a path as written in the settings into a folder. With a `store`, its deployments are
+    run too and its API is offered. Raises ConfigError when the address cannot be listened on.
     """
     listener = _listen(settings.server.host, settings.server.port)
     routes, metrics, drain = Routes(), Metrics(), Drain()
@@ -149,21 +168,60 @@ async def open_gateway(
             for number, group in enumerate(settings.groups)
         ]
 
-        def statuses() -> list[DeploymentStatus]:
-            return [deployment.status() for deployment in deployments]
-
-        app = build_app(routes, statuses, metrics, drain, settings.server.max_body_mib * 2**20)
+        port = listener.getsockname()[1]
+        fleet = None
+        if store is not None:
+            fleet = Fleet(
+                Ledger(store.database, settings.server.gateway, partial(settings_of, store.shelf)),
+                _StoredDeployments(Path(sockets), worker_command),
+                routes,
+                settings.server.drain_seconds,
+            )
+        gateway = Gateway(deployments, fleet, port, drain, metrics, settings.server)
+        app = build_app(
+            routes, gateway.statuses, metrics, drain, settings.server.max_body_mib * 2**20
+        )
+        if store is not None and fleet is not None:
+            app.mount(PREFIX, control_plane(store, _this_gateway(settings.server, port, fleet)))
         async with _http_server(app, listener):
             lives = [asyncio.create_task(deployment.run()) for deployment in deployments]
+            if fleet is not None:
+                lives.append(asyncio.create_task(fleet.run()))
             try:
-                port = listener.getsockname()[1]
-                yield Gateway(deployments, port, drain, metrics, settings.server)
+                yield gateway
             finally:
                 drain.begun = True
-                for deployment, life in zip(deployments, lives, strict=True):
+                for deployment in gateway.deployments():
                     deployment.gate.shut("the server shuts down")
+                for life in lives:
                     life.cancel()
                 await asyncio.gather(*lives, return_exceptions=True)
+
+
+class _StoredDeployments:
+    """Makes the deployments of the store, each with a socket of its own."""
+
+    def __init__(self, sockets: Path, command: Sequence[str]) -> None:
+        self._sockets = sockets
+        self._command = command
+        self._made = itertools.count()
+
+    def __call__(self, settings: GroupSettings, address: str, routes: Routes) -> Deployment:
+        socket = self._sockets / f"s{next(self._made)}.sock"
+        return Deployment(
+            settings, _read_stored, routes, socket, address=address, command=self._command
+        )
+
+
+def _read_stored(group: GroupSettings, progress: Progress) -> StackedGroup:
+    """The artifacts of the store are private and read-only, so they are served where they are."""
+    return read_group(group, Path, validate_source, progress)
+
+
+def _this_gateway(server: ServerSettings, port: int, fleet: Fleet) -> ThisGateway:
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    url = (server.public_url or f"http://{host}:{port}").rstrip("/")
+    return ThisGateway(server.gateway, url, fleet.poke)
 
 
 @dataclass(frozen=True)

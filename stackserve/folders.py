@@ -1,4 +1,4 @@
-"""Where stackserve keeps what it makes: caches that can be made again, and logs."""
+"""Where stackserve keeps what it makes: caches that can be made again, data that cannot, and logs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,15 @@ def cache_root() -> Path:
 def adapter_store_root() -> Path:
     """The adapter store: read-only copies named by their digest."""
     return cache_root() / "adapters"
+
+
+def data_root() -> Path:
+    """`$STACKSERVE_DATA`, else `$XDG_DATA_HOME/stackserve`, else `~/.local/share/stackserve`: what
+    cannot be made again.
+    """
+    if chosen := os.environ.get("STACKSERVE_DATA"):
+        return Path(chosen).expanduser().absolute()
+    return _xdg("XDG_DATA_HOME", ".local/share")
 
 
 def log_root() -> Path:

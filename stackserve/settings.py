@@ -1,14 +1,12 @@
 """The configuration: what may be written in a YAML file, each option once, with its meaning.
 
 `load_settings` is the door: it refuses unknown keys and bad values with file, line, key, value and
-what is allowed. docs/configuration.md is made from these classes (`python -m stackserve.settings`).
+what is allowed. docs/configuration.md is made from these classes (`python -m stackserve.options`).
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -54,6 +52,34 @@ class ServerSettings(Section):
         description="After SIGTERM, how long running answers may still take.",
     )  # fmt: skip
     max_body_mib: int = Field(16, ge=1, le=1024, description="Largest request body, in MiB.")
+    store: bool = Field(
+        False,
+        description="Run what is deployed in the store, too, and offer the API under /20190101; then "
+        "a file needs no groups.",
+    )
+    database: str | None = Field(
+        None,
+        description="SQLAlchemy URL of the store's database. By default an SQLite file beside the "
+        "artifacts.",
+    )
+    data: LocalPath | None = Field(
+        None,
+        description="Folder of the store. By default `$STACKSERVE_DATA`, else "
+        "`~/.local/share/stackserve`.",
+    )
+    gateway: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")] = Field(
+        "gateway",
+        description="Name of this server among those that share a database: each runs its own "
+        "deployments.",
+    )
+    public_url: str | None = Field(
+        None, description="Where clients reach this server; by default http://<host>:<port>."
+    )
+    local_folders: tuple[LocalPath, ...] = Field(
+        (), strict=False,
+        description="Folders below which models may be registered where they are, by who may use the "
+        "API.",
+    )  # fmt: skip
 
 
 class ModelSettings(Section):
@@ -263,8 +289,23 @@ class GroupSettings(Section):
 class Settings(Section):
     server: ServerSettings = ServerSettings()
     groups: tuple[GroupSettings, ...] = Field(
-        strict=False, min_length=1, description="The model groups that this server serves."
+        strict=False, description="The model groups that this server serves."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _store_may_be_all(cls, value: Any) -> Any:
+        server = value.get("server") if isinstance(value, dict) else None
+        store = isinstance(server, dict) and server.get("store") is True
+        return {"groups": (), **value} if store else value
+
+    @model_validator(mode="after")
+    def _serves_something(self) -> Settings:
+        if not self.groups and not self.server.store:
+            few = {"field_type": "Tuple", "min_length": 1, "actual_length": 0}
+            mistake = InitErrorDetails(type="too_short", loc=("groups",), input=[], ctx=few)
+            raise ValidationError.from_exception_data("Settings", [mistake])
+        return self
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Settings:
@@ -309,59 +350,3 @@ def _no_part(place: Place, part: str, *, known: bool) -> InitErrorDetails:
 def _used_twice(place: Place, name: str, first: str) -> InitErrorDetails:
     problem = PydanticCustomError("used_twice", "{first} has that name", {"first": first})
     return InitErrorDetails(type=problem, loc=place, input=name)
-
-
-SECTIONS: dict[str, type[Section]] = {
-    "server": ServerSettings,
-    "groups[]": GroupSettings,
-    "groups[].base": BaseSettings,
-    "groups[].members[]": MemberSettings,
-    "groups[].engine": EngineSettings,
-}
-
-
-def reference() -> str:
-    """The tables of docs/configuration.md: every option of every section."""
-    return "\n".join(
-        f"### `{name}`\n\n"
-        "| option | allowed | default | meaning |\n|---|---|---|---|\n"
-        + "".join(f"| {' | '.join(row)} |\n" for row in _rows(section))
-        for name, section in SECTIONS.items()
-    )
-
-
-def _rows(section: type[Section]) -> Iterator[tuple[str, str, str, str]]:
-    schema = section.model_json_schema()
-    for name, option in schema["properties"].items():
-        default = "required" if name in schema.get("required", ()) else _default(option)
-        yield f"`{name}`", _allowed(option), default, section.model_fields[name].description or ""
-
-
-def _default(option: Mapping[str, Any]) -> str:
-    default = option.get("default")
-    if default is None:
-        return ""
-    return "`{}`" if "$ref" in option else f"`{json.dumps(default).strip(chr(34))}`"
-
-
-def _allowed(option: Mapping[str, Any]) -> str:
-    if "$ref" in option:
-        return "a section"
-    if "const" in option:
-        return f"`{option['const']}`"
-    if "enum" in option:
-        return ", ".join(f"`{value}`" for value in option["enum"])
-    if "anyOf" in option:  # with null, which is the default
-        return " or ".join(_allowed(each) for each in option["anyOf"] if each != {"type": "null"})
-    return TYPE_NAMES[option["type"]] + "".join(
-        f", {words} {option[bound]}" for bound, words in BOUNDS.items() if bound in option
-    )
-
-
-TYPE_NAMES = {"integer": "an integer", "number": "a number", "boolean": "`true`, `false`",
-              "string": "a text", "array": "a list", "object": "a mapping"}  # fmt: skip
-BOUNDS = {"minimum": "at least", "exclusiveMinimum": "over", "maximum": "at most"}
-
-
-if __name__ == "__main__":
-    sys.stdout.write(reference())

@@ -10,7 +10,8 @@ import pytest
 
 from stackserve.check import check
 from stackserve.configfile import load_settings, resolve_path
-from stackserve.settings import SECTIONS, EngineSettings, Settings, reference
+from stackserve.options import SECTIONS, reference
+from stackserve.settings import EngineSettings, Settings
 from tests.conftest import Models
 
 ROOT = Path(__file__).parents[1]
@@ -32,10 +33,10 @@ def linked(config: Path, folder: Path, models: Models) -> Path:
 
 def test_the_page_has_exactly_the_generated_tables() -> None:
     printed = subprocess.run(
-        (sys.executable, "-m", "stackserve.settings"), capture_output=True, text=True, check=True
+        (sys.executable, "-m", "stackserve.options"), capture_output=True, text=True, check=True
     ).stdout
     assert printed == reference()
-    assert reference() in PAGE, "put the output of `python -m stackserve.settings` into the page"
+    assert reference() in PAGE, "put the output of `python -m stackserve.options` into the page"
 
 
 @pytest.mark.parametrize("section", SECTIONS.values(), ids=lambda section: section.__name__)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from stackserve.control.deployment import Deployment
 from stackserve.control.ledger import Ledger
@@ -16,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class Fleet:
-    """Made by `open_fleet`. Its size is that of the gateway's rows in the store."""
+    """`run` is its whole life; cancelled, it stops what runs, which stays wanted. Its size is that of the gateway's rows in the store."""
 
     def __init__(self, ledger: Ledger, make: Make, routes: Routes, drain_seconds: float) -> None:
         self._ledger = ledger
@@ -26,6 +24,8 @@ class Fleet:
         self._stewards: dict[str, tuple[Steward, asyncio.Task[None]]] = {}
         self._poked = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self.change = asyncio.Event()
+        """Is set, and replaced, when another deployment runs than before."""
 
     def deployments(self) -> list[Deployment]:
         """What runs now."""
@@ -69,9 +69,18 @@ class Fleet:
         for identifier in found:
             if identifier not in self._stewards:
                 steward = Steward(
-                    identifier, self._ledger, self._make, self._routes, self._drain_seconds
+                    identifier,
+                    self._ledger,
+                    self._make,
+                    self._routes,
+                    self._drain_seconds,
+                    self._tell,
                 )
                 self._stewards[identifier] = steward, asyncio.create_task(steward.run())
+
+    def _tell(self) -> None:
+        self.change.set()
+        self.change = asyncio.Event()
 
     async def _pause(self) -> None:
         try:
@@ -79,17 +88,3 @@ class Fleet:
                 await self._poked.wait()
         except TimeoutError:
             pass
-
-
-@asynccontextmanager
-async def open_fleet(
-    ledger: Ledger, make: Make, routes: Routes, drain_seconds: float
-) -> AsyncIterator[Fleet]:
-    """Run the store's deployments; leaving the context stops them, and they stay wanted."""
-    fleet = Fleet(ledger, make, routes, drain_seconds)
-    life = asyncio.create_task(fleet.run())
-    try:
-        yield fleet
-    finally:
-        life.cancel()
-        await asyncio.gather(life, return_exceptions=True)

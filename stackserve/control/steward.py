@@ -39,13 +39,20 @@ class Steward:
     """Owned by the fleet; `run` is its whole life, which ends with the deployment's row."""
 
     def __init__(
-        self, identifier: str, ledger: Ledger, make: Make, routes: Routes, drain_seconds: float
+        self,
+        identifier: str,
+        ledger: Ledger,
+        make: Make,
+        routes: Routes,
+        drain_seconds: float,
+        changed: Callable[[], None],
     ) -> None:
         self.id = identifier
         self._ledger = ledger
         self._make = make
         self._routes = routes
         self._drain_seconds = drain_seconds
+        self._changed = changed
         self._running: Running | None = None
         self._poked = asyncio.Event()
 
@@ -106,7 +113,7 @@ class Steward:
         content = wish.served or wish.content
         await self._ledger.began(wish)
         settings = await self._ledger.settings(wish, content)
-        self._running = self._begin(settings, content, self._routes)
+        self._run(self._begin(settings, content, self._routes))
 
     def _begin(self, settings: GroupSettings, content: Content, routes: Routes) -> Running:
         deployment = self._make(settings, self.id, routes)
@@ -126,7 +133,7 @@ class Steward:
             await deployment.switch(await deployment.read(settings))
         except StackserveError as error:
             raise _as_rollout(error) from error
-        self._running = Running(deployment, running.life, wish.content)
+        self._run(Running(deployment, running.life, wish.content))
         await self._ledger.served(wish)
 
     async def _replace(self, wish: Wish) -> None:
@@ -151,7 +158,7 @@ class Steward:
             raise
         old.deployment.withdraw()
         new.deployment.go_live(self._routes)
-        self._running = new
+        self._run(new)
         await self._ledger.served(wish)
         await old.deployment.drain(self._drain_seconds)
         await _cancelled(old.life)
@@ -166,8 +173,13 @@ class Steward:
 
     async def _end(self) -> None:
         if self._running is not None:
-            running, self._running = self._running, None
-            await _cancelled(running.life)
+            life = self._running.life
+            self._run(None)
+            await _cancelled(life)
+
+    def _run(self, running: Running | None) -> None:
+        self._running = running
+        self._changed()
 
     async def _rest(self, wish: Wish) -> None:
         """Tell how it is, until something changes."""

@@ -6,10 +6,37 @@ from collections.abc import Awaitable, Callable, Iterable
 
 from fastapi import APIRouter, FastAPI, Request, Response
 
+from stackserve.control.storefront import Store
 from stackserve.oci.call import request_id
+from stackserve.oci.deployments import ThisGateway, deployment_routes, shape_routes
 from stackserve.oci.errors import add_error_handlers
+from stackserve.oci.group_artifacts import group_artifact_routes
+from stackserve.oci.groups import group_routes
+from stackserve.oci.histories import history_routes
+from stackserve.oci.models import model_routes
+from stackserve.oci.projects import project_routes
+from stackserve.oci.version_sets import version_set_routes
+from stackserve.oci.work_requests import work_request_routes
 
 PREFIX = "/20190101"
+
+
+def control_plane(store: Store, gateway: ThisGateway) -> FastAPI:
+    """All of it, over a store."""
+    database, shelf = store.database, store.shelf
+    return build_api(
+        (
+            project_routes(database),
+            model_routes(database, shelf),
+            version_set_routes(database),
+            group_routes(database, shelf),
+            group_artifact_routes(database, shelf),
+            history_routes(database),
+            deployment_routes(database, gateway),
+            shape_routes(),
+            work_request_routes(database),
+        )
+    )
 
 
 def build_api(routers: Iterable[APIRouter]) -> FastAPI:

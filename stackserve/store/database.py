@@ -65,6 +65,12 @@ class Database:
                     raise
         raise AssertionError("unreachable")
 
+    @contextmanager
+    def held(self) -> Iterator[Connection]:
+        """A connection of its own, for locks that live as long as it does."""
+        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            yield connection
+
     def close(self) -> None:
         self._engine.dispose()
 

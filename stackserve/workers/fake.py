@@ -16,7 +16,8 @@ message, an event each; as vLLM, it stops working when the client goes. Some fir
     late       its model is looked up 30 ms after its arrival, as by a busy engine
 
 `options.fake_start` of the spec can make the start go wrong, see `_obey_at_start`, and the answers to
-`ADAPTERS_PATH`, see `_answer_adapters` and `FakeAdapters`.
+`ADAPTERS_PATH`, see `_answer_adapters` and `FakeAdapters`; `{"probe": key}` has that adapter fail at every
+completion.
 """
 
 from __future__ import annotations
@@ -148,14 +149,33 @@ def build_fake_app(spec: WorkerSpec) -> Starlette:
         await _exhaust(stream, request)
         return JSONResponse(_completion(body["model"], " ".join(words)))
 
+    async def complete(request: Request) -> Response:
+        return await _complete(request, spec.options.get("fake_start"), engine)
+
     return Starlette(
         routes=[
             Route("/running", count),
+            Route("/v1/completions", complete, methods=["POST"]),
             Route(ADAPTERS_PATH, adapters),
             Route("/v1/chat/completions", chat, methods=["POST"]),
             *engine.adapters.routes(),
         ]
     )
+
+
+async def _complete(request: Request, order: Any, engine: FakeEngine) -> Response:
+    body: dict[str, Any] = json.loads(await request.body())
+    model, prompt = body["model"], str(body["prompt"])
+    if not engine.adapters.knows(model):
+        return no_such_model(model)
+    if order == {"probe": model.partition("@")[0]}:
+        error = {"message": "it answers NaN", "type": "server_error", "param": None, "code": 500}
+        return JSONResponse({"error": error}, 500)
+    words = [model] if prompt == "whoami" else prompt.split()
+    await _exhaust(_events(model, words, engine), request)
+    choice = {"index": 0, "text": " ".join(words), "finish_reason": "length"}
+    answer = {"id": "fake", "object": "text_completion", "model": model, "choices": [choice]}
+    return JSONResponse(answer)
 
 
 async def _answer_adapters(order: Any, engine: FakeEngine) -> Response:
