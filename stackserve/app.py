@@ -178,9 +178,7 @@ async def open_gateway(
                 settings.server.drain_seconds,
             )
         gateway = Gateway(deployments, fleet, port, drain, metrics, settings.server)
-        app = build_app(
-            routes, gateway.statuses, metrics, drain, settings.server.max_body_mib * 2**20
-        )
+        app = build_app(routes, gateway.statuses, metrics, drain, settings.server)
         if store is not None and fleet is not None:
             app.mount(PREFIX, control_plane(store, _this_gateway(settings.server, port, fleet)))
         async with _http_server(app, listener):

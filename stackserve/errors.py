@@ -4,6 +4,7 @@ StackserveError
 ├── ConfigError          a configuration file is wrong
 ├── ArtifactRejected     a base or adapter cannot be served (code: one of docs/adapters.md)
 ├── UnknownModel         no group serves a model of that name
+├── UnknownDeployment    no deployment of that OCID runs here
 ├── MemberRefused        the name is known, its adapter was rejected at start
 ├── RequestRejected      the request itself is wrong (size, JSON, no model, unsupported route)
 ├── GroupNotReady        the group's engine is starting, restarting or broken
@@ -17,6 +18,7 @@ StackserveError
 │   ├── NotNow               it must wait for other work on the resource
 │   ├── StaleEtag            the resource has changed since it was read
 │   └── RetryTokenReused     the token came with another request before
+├── TookTooLong          the request was not answered within its time
 └── EngineFailed         the engine broke while it worked on this request
 """
 
@@ -58,6 +60,12 @@ class UnknownModel(StackserveError):
     """No group serves a model of that name."""
 
     code = "model_not_found"
+
+
+class UnknownDeployment(StackserveError):
+    """No deployment of that OCID runs here."""
+
+    code = "deployment_not_found"
 
 
 class MemberRefused(StackserveError):
@@ -122,6 +130,12 @@ class RolloutFailed(StackserveError):
         more = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""
         super().__init__("; ".join(shown) + more)
         self.failures = dict(failures)
+
+
+class TookTooLong(StackserveError):
+    """The request was not answered within its time; its work was stopped."""
+
+    code = "timeout"
 
 
 class CatalogError(StackserveError):

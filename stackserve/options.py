@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stackserve.settings import (
+    AliasSettings,
     BaseSettings,
     EngineSettings,
     GroupSettings,
@@ -21,6 +22,7 @@ SECTIONS: dict[str, type[Section]] = {
     "groups[]": GroupSettings,
     "groups[].base": BaseSettings,
     "groups[].members[]": MemberSettings,
+    "groups[].aliases[]": AliasSettings,
     "groups[].engine": EngineSettings,
 }
 

@@ -52,6 +52,13 @@ class ServerSettings(Section):
         description="After SIGTERM, how long running answers may still take.",
     )  # fmt: skip
     max_body_mib: int = Field(16, ge=1, le=1024, description="Largest request body, in MiB.")
+    predict_max_body_mib: int = Field(
+        10, ge=1, le=1024, description="Largest request body of a deployment's `predict`, in MiB."
+    )
+    predict_timeout_seconds: float = Field(
+        60, gt=0, le=3600,
+        description="How long a deployment's `predict` may take, unless it streams.",
+    )  # fmt: skip
     store: bool = Field(
         False,
         description="Run what is deployed in the store, too, and offer the API under /20190101; then "
@@ -144,6 +151,22 @@ class MemberSettings(ModelSettings):
                 "members with their weights",
             )
         return self
+
+
+class AliasSettings(Section):
+    """A key that stands for members, each for its part of the requests."""
+
+    key: Key = Field(description="The alias in `model`; no other model may have that name.")
+    members: dict[Key, Annotated[float, Field(gt=0, le=1_000_000)]] = Field(
+        min_length=1, max_length=MOST_PARTS,
+        description="Keys of members or the base, each with a weight over 0: its part of the requests "
+        "is its weight among all of them.",
+    )  # fmt: skip
+    shadow: Key | None = Field(
+        None,
+        description="Key of a member or the base that gets a copy of each request, whose answer is "
+        "thrown away.",
+    )
 
 
 class EngineSettings(Section):
@@ -242,16 +265,42 @@ class GroupSettings(Section):
     members: tuple[MemberSettings, ...] = Field(
         (), strict=False, max_length=100_000, description="The adapters."
     )
+    aliases: tuple[AliasSettings, ...] = Field(
+        (), strict=False, max_length=500,
+        description="Keys that spread their requests over several members.",
+    )  # fmt: skip
     engine: EngineSettings = Field(EngineSettings(), description="How its engine runs.")
 
     @model_validator(mode="after")
     def _parts_are_plain_members(self) -> GroupSettings:
         composite = {member.key: member.adapters is not None for member in self.members}
         mistakes = [
-            _no_part(("members", m, "adapters", part), part, known=part in composite)
+            _no_model(
+                ("members", m, "adapters", part),
+                part,
+                "it is a composite itself; name its parts"
+                if part in composite
+                else "no adapter of this group has that key",
+            )
             for m, member in enumerate(self.members)
             for part in member.adapters or ()
             if composite.get(part, True)
+        ]
+        if mistakes:
+            raise ValidationError.from_exception_data("GroupSettings", mistakes)
+        return self
+
+    @model_validator(mode="after")
+    def _aliases_stand_for_models(self) -> GroupSettings:
+        keys = {model.key for model in self.models}
+        mistakes = [
+            _no_model(("aliases", a, *place), key, "the group has no such member, nor its base")
+            for a, alias in enumerate(self.aliases)
+            for place, key in (
+                *((("members", key), key) for key in alias.members),
+                (("shadow",), alias.shadow),
+            )
+            if key is not None and key not in keys
         ]
         if mistakes:
             raise ValidationError.from_exception_data("GroupSettings", mistakes)
@@ -331,20 +380,16 @@ class Settings(Section):
                 owner = ".".join(map(str, ("groups", g, *place)))
                 yield ("groups", g, *place, "key"), model.key, owner
                 yield ("groups", g, *place, "model_id"), group.model_id_of(model), owner
+            for a, alias in enumerate(group.aliases):
+                yield ("groups", g, "aliases", a, "key"), alias.key, f"groups.{g}.aliases.{a}"
 
 
 Place = tuple[int | str, ...]
 
 
-def _no_part(place: Place, part: str, *, known: bool) -> InitErrorDetails:
-    why = (
-        "it is a composite itself; name its parts"
-        if known
-        else "no adapter of this group has that key"
-    )
-    return InitErrorDetails(
-        type=PydanticCustomError("no_part", "{why}", {"why": why}), loc=place, input=part
-    )
+def _no_model(place: Place, key: str, why: str) -> InitErrorDetails:
+    problem = PydanticCustomError("no_model", "{why}", {"why": why})
+    return InitErrorDetails(type=problem, loc=place, input=key)
 
 
 def _used_twice(place: Place, name: str, first: str) -> InitErrorDetails:

@@ -16,14 +16,18 @@ class ClientGone(Exception):
 
 @dataclass(frozen=True)
 class RoutedBody:
-    """A JSON body whose `model` is known; every other field stays as the client wrote it."""
+    """A JSON body of which `model` was read; every other field stays as the client wrote it."""
 
-    model: str
+    model: str | None
     _fields: dict[str, msgspec.Raw]
 
-    def with_model(self, name: str) -> bytes:
-        """The body with another `model`, and nothing else changed."""
-        return msgspec.json.encode({**self._fields, "model": name})
+    def __contains__(self, field: str) -> bool:
+        return field in self._fields
+
+    def with_model(self, name: str, *, stream: bool = False) -> bytes:
+        """The body with another `model`, as a `stream` if so, and nothing else changed."""
+        fields: dict[str, object] = {**self._fields, "model": name}
+        return msgspec.json.encode({**fields, "stream": True} if stream else fields)
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
@@ -52,8 +56,8 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
             return b"".join(chunks)
 
 
-def parse_body(body: bytes) -> RoutedBody:
-    """Find `model` in a JSON object. Raises RequestRejected when there is none."""
+def parse_body(body: bytes, *, may_lack_model: bool = False) -> RoutedBody:
+    """Find `model` in a JSON object. Raises RequestRejected when there is none, unless it may lack."""
     try:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -61,6 +65,8 @@ def parse_body(body: bytes) -> RoutedBody:
             f"the body is not a JSON object: {error}", code="invalid_json"
         ) from None
     if "model" not in fields:
+        if may_lack_model:
+            return RoutedBody(None, fields)
         raise RequestRejected(
             "model is required: name an inference key or model id; GET /v1/models lists them",
             code="model_required",

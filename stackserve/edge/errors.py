@@ -14,6 +14,8 @@ from stackserve.errors import (
     RequestRejected,
     ShuttingDown,
     StackserveError,
+    TookTooLong,
+    UnknownDeployment,
     UnknownModel,
 )
 
@@ -37,6 +39,8 @@ KINDS: dict[type[StackserveError], Kind] = {
     ShuttingDown: Kind(503, "service_unavailable_error"),
     Overloaded: Kind(429, "rate_limit_error"),
     EngineFailed: Kind(502, "server_error"),
+    UnknownDeployment: Kind(404, "invalid_request_error"),
+    TookTooLong: Kind(504, "server_error"),
 }
 INTERNAL = Kind(500, "server_error")
 
@@ -63,6 +67,29 @@ def answer(error: StackserveError) -> ErrorAnswer:
         headers.append(("retry-after", str(retry_after)))
     body = msgspec.json.encode({"error": _payload(error, kind)})
     return ErrorAnswer(STATUS_OF_CODE.get(error.code, kind.status), tuple(headers), body)
+
+
+OCI_CODES = {
+    400: "InvalidParameter",
+    404: "NotAuthorizedOrNotFound",
+    405: "MethodNotAllowed",
+    413: "PayloadTooLarge",
+    429: "TooManyRequests",
+    503: "ServiceUnavailable",
+}
+
+
+def oci_answer(error: StackserveError) -> ErrorAnswer:
+    """The answer for an error on a deployment's own paths: in OCI's shape, with OpenAI's in it."""
+    told = answer(error)
+    return ErrorAnswer(told.status, told.headers, oci_body(told.status, error.message, told.body))
+
+
+def oci_body(status: int, message: str, body: bytes) -> bytes:
+    """OpenAI's error body with OCI's `code` and `message` on top."""
+    fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    code = OCI_CODES.get(status, "InternalServerError" if status >= 500 else "InvalidParameter")
+    return msgspec.json.encode({"code": code, "message": message, **fields})
 
 
 def event(error: StackserveError) -> bytes:

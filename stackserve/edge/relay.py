@@ -9,16 +9,23 @@ import asyncio
 import io
 import logging
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 
 import aiohttp
+import msgspec
 
 from stackserve.edge.asgi import Receive, Scope, Send, send_part, send_start, send_whole
 from stackserve.edge.body import ClientGone, RoutedBody, parse_body, read_body
-from stackserve.edge.errors import answer, event
+from stackserve.edge.errors import answer, event, oci_answer, oci_body
 from stackserve.edge.streaming import EventStream, EventTooLarge
-from stackserve.errors import EngineFailed, RequestRejected, ShuttingDown, StackserveError
+from stackserve.errors import (
+    EngineFailed,
+    RequestRejected,
+    ShuttingDown,
+    StackserveError,
+    TookTooLong,
+)
 from stackserve.metrics import Metrics, RequestTimer
 from stackserve.routing.gate import Endpoint
 from stackserve.routing.snapshot import Routes
@@ -34,6 +41,13 @@ NEEDED_TASK = {
 }
 """The routes that are relayed, and vLLM's name of what the model must be able to do."""
 
+PATH_OF_FIELD = {
+    "messages": "/v1/chat/completions",
+    "prompt": "/v1/completions",
+    "input": "/v1/embeddings",
+}
+"""What a body is for that came to a deployment's `predict`."""
+
 WORKER_BROKE = (aiohttp.ClientError, ConnectionError, asyncio.IncompleteReadError, EventTooLarge)
 
 
@@ -42,6 +56,28 @@ class Drain:
     """Whether the server still takes requests."""
 
     begun: bool = False
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a path and its headers say of a request, before its body is read.
+
+    `path` is the worker's route, None where the body decides it; `address` a deployment's OCID, `key`
+    what a header names; `stream` asks for events whatever the body says.
+    """
+
+    route: str
+    path: str | None
+    max_body: int
+    address: str | None = None
+    key: str | None = None
+    stream: bool = False
+    timeout: float | None = None
+    """Seconds for a whole answer; a stream may take as long as it likes."""
+
+    @property
+    def is_of_deployment(self) -> bool:
+        return self.address is not None
 
 
 class Relay:
@@ -54,13 +90,19 @@ class Relay:
         self._max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange = Exchange(scope["path"], uuid.uuid4().hex, send)
-        with self._metrics.request(scope["path"]) as timer:
+        path = scope["path"]
+        await self.relay(Call(path, path, self._max_body), scope, receive, send)
+
+    async def relay(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, whatever becomes of it."""
+        exchange = Exchange(uuid.uuid4().hex, send, of_deployment=call.is_of_deployment)
+        with self._metrics.request(call.route) as timer:
             try:
-                body = parse_body(await read_body(scope, receive, self._max_body))
+                raw = await read_body(scope, receive, call.max_body)
+                body = parse_body(raw, may_lack_model=call.is_of_deployment)
                 if self._drain.begun:
                     raise ShuttingDown("the server shuts down and takes no new requests")
-                await self._route(exchange, body, receive, timer)
+                await self._route(exchange, call, body, receive, timer)
             except ClientGone:
                 timer.outcome = "disconnected"
             except StackserveError as error:
@@ -68,17 +110,66 @@ class Relay:
                 await exchange.fail(error)
 
     async def _route(
-        self, exchange: Exchange, body: RoutedBody, receive: Receive, timer: RequestTimer
+        self,
+        exchange: Exchange,
+        call: Call,
+        body: RoutedBody,
+        receive: Receive,
+        timer: RequestTimer,
     ) -> None:
-        target, gate = self._routes.current.resolve(body.model)
+        name = _name_of(call, body)
+        snapshot = self._routes.current
+        if call.address is not None:
+            target, gate = snapshot.resolve_at(call.address, name)
+        else:
+            target, gate = snapshot.resolve(name or "")
         timer.name(target)
         exchange.name(target)
+        path = call.path or _path_of(body)
         # Nothing may be awaited between `resolve` and `enter`: see Gate.uses.
         with gate.enter(target.worker_model) as endpoint:
-            _check_task(exchange.path, target, endpoint)
-            work = exchange.run(endpoint, target, body.with_model(target.worker_model), timer)
-            if not await _unless_gone(receive, endpoint.closed, work):
+            _check_task(path, target, endpoint)
+            relayed = body.with_model(target.worker_model, stream=call.stream)
+            work = exchange.run(endpoint, path, target, relayed, timer)
+            if not await _unless_gone(receive, endpoint.closed, _in_time(call, exchange, work)):
                 raise _broke_off(target)
+
+
+def _path_of(body: RoutedBody) -> str:
+    """The worker's route for a body that says itself what it asks for."""
+    for field, path in PATH_OF_FIELD.items():
+        if field in body:
+            return path
+    raise RequestRejected(
+        f"the body has none of {', '.join(PATH_OF_FIELD)}; give one of them, or name the route in the "
+        "header `route`"
+    )
+
+
+def _name_of(call: Call, body: RoutedBody) -> str | None:
+    """What the request names as its model, in a header or the body."""
+    if call.key is not None and body.model not in (None, call.key):
+        raise RequestRejected(
+            f"the header model-key is {call.key[:64]} and model is {body.model[:64]}; give one of them",
+            param="model",
+        )
+    return call.key or body.model
+
+
+async def _in_time(call: Call, exchange: Exchange, work: Coroutine[None, None, None]) -> None:
+    """Raises TookTooLong for an answer that is not there in time, and is no stream."""
+    limit = asyncio.timeout(call.timeout)
+    exchange.on_stream = lambda: limit.reschedule(None)
+    try:
+        async with limit:
+            await work
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise TookTooLong(
+            f"no answer within {call.timeout:g} s (server.predict_timeout_seconds); ask for a stream, "
+            "or for fewer tokens"
+        ) from None
 
 
 def _check_task(path: str, target: Target, endpoint: Endpoint) -> None:
@@ -124,9 +215,11 @@ async def _unless_gone(
 class Exchange:
     """One request to a worker and the answer to the client."""
 
-    def __init__(self, path: str, request_id: str, send: Send) -> None:
-        self.path = path
+    def __init__(self, request_id: str, send: Send, *, of_deployment: bool = False) -> None:
+        self.on_stream: Callable[[], None] = lambda: None
+        """Called when the answer turns out to be a stream."""
         self._id = request_id
+        self._of_deployment = of_deployment
         self._send = send
         self._identity: tuple[tuple[str, str], ...] = (("x-request-id", request_id),)
         self._streaming = False
@@ -136,14 +229,15 @@ class Exchange:
         self._identity = (*self._identity, *_identity(target))
 
     async def run(
-        self, endpoint: Endpoint, target: Target, body: bytes, timer: RequestTimer
+        self, endpoint: Endpoint, path: str, target: Target, body: bytes, timer: RequestTimer
     ) -> None:
         """Ask the worker and pass its answer on. Raises EngineFailed when the worker breaks off."""
         headers = {"content-type": "application/json", "x-request-id": self._id}
         data = io.BytesIO(body)  # as a file: aiohttp warns of large bytes
         try:
-            async with endpoint.session.post(self.path, data=data, headers=headers) as upstream:
+            async with endpoint.session.post(path, data=data, headers=headers) as upstream:
                 if upstream.content_type == "text/event-stream":
+                    self.on_stream()
                     await self._pass_events(upstream, timer)
                 else:
                     await self._pass_whole(upstream, timer)
@@ -156,18 +250,22 @@ class Exchange:
         if self._streaming:
             await send_part(self._send, event(error), last=True)
             return
-        told = answer(error)
+        told = oci_answer(error) if self._of_deployment else answer(error)
         await send_whole(self._send, told.status, (*told.headers, *self._identity), told.body)
 
     async def _pass_whole(self, upstream: aiohttp.ClientResponse, timer: RequestTimer) -> None:
         body = await upstream.read()
         timer.first_byte()
         timer.outcome = "ok" if upstream.status < 400 else f"engine_{upstream.status}"
+        if self._of_deployment and upstream.status >= 400:
+            body = _with_oci_code(upstream.status, body)
         content_type = ("content-type", upstream.headers.get("content-type", "application/json"))
         await send_whole(self._send, upstream.status, (content_type, *self._identity), body)
 
     async def _pass_events(self, upstream: aiohttp.ClientResponse, timer: RequestTimer) -> None:
-        content_type = ("content-type", "text/event-stream; charset=utf-8")
+        # OCI's SDK takes it for a stream only without a charset.
+        charset = "" if self._of_deployment else "; charset=utf-8"
+        content_type = ("content-type", f"text/event-stream{charset}")
         unbuffered = (("cache-control", "no-cache"), ("x-accel-buffering", "no"))
         await send_start(self._send, upstream.status, (content_type, *unbuffered, *self._identity))
         self._streaming = True
@@ -180,6 +278,14 @@ class Exchange:
             raise aiohttp.ClientPayloadError("the stream ends inside an event")
         timer.outcome = "engine_error" if events.saw_error else "ok"
         await send_part(self._send, b"", last=True)
+
+
+def _with_oci_code(status: int, body: bytes) -> bytes:
+    """A worker's error, with OCI's code and message on top if it can be read."""
+    try:
+        return oci_body(status, str(msgspec.json.decode(body)["error"]["message"]), body)
+    except (msgspec.MsgspecError, LookupError, TypeError):
+        return body
 
 
 def _broke_off(target: Target) -> EngineFailed:

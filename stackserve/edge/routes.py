@@ -14,21 +14,27 @@ from stackserve.control.states import DeploymentStatus
 from stackserve.edge.errors import answer
 from stackserve.edge.health import add_health
 from stackserve.edge.models import card, model_list
+from stackserve.edge.predict import Predict, predict_routes
 from stackserve.edge.relay import NEEDED_TASK, Drain, Relay
 from stackserve.errors import RequestRejected, StackserveError
 from stackserve.metrics import Metrics
 from stackserve.routing.snapshot import Routes
+from stackserve.settings import ServerSettings
+
+MIB = 2**20
 
 Statuses = Callable[[], Sequence[DeploymentStatus]]
 
 
 def build_app(
-    routes: Routes, statuses: Statuses, metrics: Metrics, drain: Drain, max_body: int
+    routes: Routes, statuses: Statuses, metrics: Metrics, drain: Drain, server: ServerSettings
 ) -> FastAPI:
     """Wire the paths to their answers."""
     app = FastAPI(title="stackserve", openapi_url=None, docs_url=None, redoc_url=None)
-    relay = Relay(routes, metrics, drain, max_body)
+    relay = Relay(routes, metrics, drain, server.max_body_mib * MIB)
+    predict = Predict(relay, server.predict_max_body_mib * MIB, server.predict_timeout_seconds)
     app.router.routes.extend(Route(path, relay, methods=["POST"]) for path in NEEDED_TASK)
+    app.router.routes.extend(predict_routes(predict, routes, int(time.time())))
     app.add_exception_handler(StackserveError, _on_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(Exception, _on_bug)

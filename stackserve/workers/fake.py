@@ -31,6 +31,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -119,29 +120,26 @@ class FakeEngine:
 
 def build_fake_app(spec: WorkerSpec) -> Starlette:
     """The HTTP side. `GET /running` tells how many streams are open."""
-    engine = FakeEngine(spec)
+    engine, order = FakeEngine(spec), spec.options.get("fake_start")
 
     async def count(_: Request) -> Response:
         return JSONResponse(len(engine.running))
-
-    async def adapters(_: Request) -> Response:
-        return await _answer_adapters(spec.options.get("fake_start"), engine)
 
     async def chat(request: Request) -> Response:
         raw = await request.body()
         body: dict[str, Any] = json.loads(raw)
         words = str(body["messages"][-1]["content"]).split()
-        order = words[0] if words else ""
-        if order == "late":
+        first = words[0] if words else ""
+        if first == "late":
             await asyncio.sleep(LATE_SECONDS)
         if not engine.adapters.knows(body["model"]):
             return no_such_model(body["model"])
-        if order == "refuse":
+        if first == "refuse":
             error = {"message": "refused", "type": "BadRequestError", "param": None, "code": 400}
             return JSONResponse({"error": error}, 400)
-        if order == "whoami":
+        if first == "whoami":
             words = [body["model"]]
-        if order == "body":
+        if first == "body":
             words = [raw.decode()]
         stream = _events(body["model"], words, engine)
         if body.get("stream"):
@@ -149,21 +147,18 @@ def build_fake_app(spec: WorkerSpec) -> Starlette:
         await _exhaust(stream, request)
         return JSONResponse(_completion(body["model"], " ".join(words)))
 
-    async def complete(request: Request) -> Response:
-        return await _complete(request, spec.options.get("fake_start"), engine)
-
     return Starlette(
         routes=[
             Route("/running", count),
-            Route("/v1/completions", complete, methods=["POST"]),
-            Route(ADAPTERS_PATH, adapters),
+            Route("/v1/completions", partial(_complete, order, engine), methods=["POST"]),
+            Route(ADAPTERS_PATH, partial(_answer_adapters, order, engine)),
             Route("/v1/chat/completions", chat, methods=["POST"]),
             *engine.adapters.routes(),
         ]
     )
 
 
-async def _complete(request: Request, order: Any, engine: FakeEngine) -> Response:
+async def _complete(order: Any, engine: FakeEngine, request: Request) -> Response:
     body: dict[str, Any] = json.loads(await request.body())
     model, prompt = body["model"], str(body["prompt"])
     if not engine.adapters.knows(model):
@@ -178,7 +173,7 @@ async def _complete(request: Request, order: Any, engine: FakeEngine) -> Respons
     return JSONResponse(answer)
 
 
-async def _answer_adapters(order: Any, engine: FakeEngine) -> Response:
+async def _answer_adapters(order: Any, engine: FakeEngine, _: Request) -> Response:
     match order:
         case {"adapters": "silence"}:
             await asyncio.Event().wait()

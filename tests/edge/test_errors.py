@@ -10,19 +10,26 @@ import pytest
 from stackserve.edge.errors import KINDS, STATUS_OF_CODE, answer, event
 from stackserve.errors import (
     ArtifactRejected,
+    CatalogError,
     ConfigError,
     EngineFailed,
     GroupNotReady,
     MemberRefused,
     Overloaded,
     RequestRejected,
+    RolloutFailed,
     ShuttingDown,
     StackserveError,
+    TookTooLong,
+    UnknownDeployment,
     UnknownModel,
 )
 
 NEVER_ANSWERED = {ConfigError, ArtifactRejected}
 """Raised while a server starts, when nobody has asked anything."""
+
+OF_CONTROL_PLANE = {CatalogError, RolloutFailed, *CatalogError.__subclasses__()}
+"""Answered in OCI's shape, see stackserve/oci/errors.py, or told by a work request."""
 
 
 def classes(root: type[StackserveError]) -> Iterator[type[StackserveError]]:
@@ -33,7 +40,7 @@ def classes(root: type[StackserveError]) -> Iterator[type[StackserveError]]:
 
 def test_every_error_that_a_client_can_meet_has_a_kind() -> None:
     ours = {each for each in classes(StackserveError) if each.__module__ == "stackserve.errors"}
-    assert set(KINDS) == ours - NEVER_ANSWERED
+    assert set(KINDS) == ours - NEVER_ANSWERED - OF_CONTROL_PLANE
 
 
 @pytest.mark.parametrize(
@@ -46,6 +53,8 @@ def test_every_error_that_a_client_can_meet_has_a_kind() -> None:
         (GroupNotReady("m"), 503, "group_not_ready", None),
         (ShuttingDown("m"), 503, "shutting_down", None),
         (Overloaded("m"), 429, "overloaded", None),
+        (UnknownDeployment("m"), 404, "deployment_not_found", None),
+        (TookTooLong("m"), 504, "timeout", None),
         (EngineFailed("m"), 502, "engine_failed", None),
         (StackserveError("m"), 500, "internal_error", None),
         *((RequestRejected("m", code=c), s, c, None) for c, s in STATUS_OF_CODE.items()),

@@ -12,11 +12,12 @@ from stackserve.edge.relay import Drain
 from stackserve.edge.routes import Statuses, build_app
 from stackserve.metrics import Metrics
 from stackserve.routing.snapshot import Routes
+from stackserve.settings import ServerSettings
 
 
 async def get(path: str, statuses: Statuses, sent: list[Message]) -> None:
     """Ask an application that knows no groups; what it answers goes to `sent`."""
-    app = build_app(Routes(), statuses, Metrics(), Drain(), 1)
+    app = build_app(Routes(), statuses, Metrics(), Drain(), ServerSettings())
 
     async def receive() -> Message:
         return {"type": "http.request", "body": b""}

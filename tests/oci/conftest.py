@@ -68,7 +68,7 @@ def plane(database: Database, oci_config: dict[str, str]) -> Iterator[ControlPla
         yield ControlPlane(url, client, database)
 
 
-class serving:  # noqa: N801  # a context manager
+class serving:  # a context manager
     """A server in a thread, for clients that block."""
 
     def __init__(self, app: FastAPI) -> None:

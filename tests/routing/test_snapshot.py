@@ -71,7 +71,7 @@ def test_replacing_a_group_leaves_the_old_snapshot_and_the_other_groups_as_they_
 @pytest.mark.parametrize("table", ["targets", "refusals", "pending"])
 def test_a_snapshot_cannot_be_changed(table: str) -> None:
     with pytest.raises(TypeError):
-        getattr(SNAPSHOT, table)["x"] = None
+        getattr(SNAPSHOT.names, table)["x"] = None
 
 
 def test_publishing_swaps_what_requests_see() -> None:
@@ -79,4 +79,4 @@ def test_publishing_swaps_what_requests_see() -> None:
     before = routes.current
     routes.publish("g", SERVED)
     assert routes.current.resolve("terse")[0].key == "terse"
-    assert not before.targets
+    assert not before.names.targets
