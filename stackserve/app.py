@@ -35,7 +35,8 @@ from stackserve.metrics import NOBODY, Metrics
 from stackserve.oci.api import PREFIX, control_plane
 from stackserve.oci.deployments import ThisGateway
 from stackserve.routing.snapshot import Routes
-from stackserve.settings import GroupSettings, ServerSettings, Settings
+from stackserve.server_settings import ServerSettings
+from stackserve.settings import GroupSettings, Settings
 from stackserve.workers.process import COMMAND
 
 logger = logging.getLogger(__name__)

@@ -38,8 +38,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"stackserve {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    serve = commands.add_parser("serve", help="serve the groups of a configuration file")
-    _add_file(serve)
+    serve = commands.add_parser(
+        "serve", help="serve the groups of a configuration file, or what is deployed in the store"
+    )
+    _add_file(serve, optional=True)
     _add_serving(serve)
     serve.set_defaults(run=_serve)
 
@@ -55,8 +57,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_file(command: argparse.ArgumentParser) -> None:
-    command.add_argument("file", type=Path, metavar="FILE", help="a YAML file, see configs/")
+def _add_file(command: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    command.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        nargs="?" if optional else None,
+        help="a YAML file, see configs/"
+        + ("; without one, the store is served" if optional else ""),
+    )
     command.add_argument(
         "--set",
         action="append",

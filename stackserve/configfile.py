@@ -26,12 +26,21 @@ UNREADABLE = (ValueError, KeyError, AttributeError, TypeError)
 MAX_FILE_BYTES = 8 * 2**20
 
 
-def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
-    """Read and validate a YAML file; `overrides` are `a.b.0.c=value` and win over the file.
+COMMAND_LINE = Path("--set")
+"""Stands for the file where there is none."""
+
+
+def load_settings(path: Path | None, overrides: Sequence[str] = ()) -> Settings:
+    """Read and validate a YAML file; `overrides` are `a.b.0.c=value` and win over the file. Without a
+    file, what is deployed in the store is served.
 
     Raises ConfigError with one line for each mistake.
     """
-    document, lines = _read(path)
+    document: dict[str, Any] = {"server": {"store": True}}
+    lines: dict[Location, int] = {}
+    if path is not None:
+        document, lines = _read(path)
+    path = path or COMMAND_LINE
     for override in overrides:
         _apply(document, override)
     try:

@@ -7,14 +7,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from stackserve.server_settings import Section, ServerSettings
 from stackserve.settings import (
     AliasSettings,
     BaseSettings,
     EngineSettings,
     GroupSettings,
     MemberSettings,
-    Section,
-    ServerSettings,
 )
 
 SECTIONS: dict[str, type[Section]] = {

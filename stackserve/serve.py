@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -20,10 +20,11 @@ from stackserve.app import Gateway, Stop, open_gateway, run_until_stopped
 from stackserve.configfile import load_settings
 from stackserve.console import console, show_start
 from stackserve.control.reload import Outcome
+from stackserve.control.storefront import open_store
 from stackserve.demo.base import ensure_demo_base
 from stackserve.demo.progress import console_report
 from stackserve.errors import ConfigError
-from stackserve.folders import adapter_store_root, log_root
+from stackserve.folders import adapter_store_root, data_root, log_root
 from stackserve.locations import DEMO_BASE, locate
 from stackserve.logs import set_up_logging, worker_log
 from stackserve.settings import Settings
@@ -33,8 +34,12 @@ logger = logging.getLogger(__name__)
 TERMINAL = "/dev/tty"
 
 
-async def serve(file: Path, overrides: Sequence[str], *, log_level: str, verbose: bool) -> int:
-    """Serve the groups of a configuration file until SIGTERM or Ctrl-C. Returns the exit code."""
+async def serve(
+    file: Path | None, overrides: Sequence[str], *, log_level: str, verbose: bool
+) -> int:
+    """Serve the groups of a configuration file, or the store, until SIGTERM or Ctrl-C. Returns the exit
+    code.
+    """
     settings = load_settings(file, overrides)
     async with open_server(settings, file, log_level=log_level, verbose=verbose) as gateway:
         stop = Stop.by_signals()
@@ -43,6 +48,8 @@ async def serve(file: Path, overrides: Sequence[str], *, log_level: str, verbose
         console.print(
             f"listening on http://{settings.server.host}:{gateway.port}; /readyz says what is loading"
         )
+        if settings.server.store and not gateway.statuses():
+            console.print("nothing is deployed yet; see docs/model-groups.md")
         showing = asyncio.create_task(show_start(gateway))
         await run_until_stopped(gateway, settings.server.drain_seconds, stop)
         showing.cancel()
@@ -101,19 +108,23 @@ async def update_when_asked(
 
 @asynccontextmanager
 async def open_server(
-    settings: Settings, file: Path, *, log_level: str, verbose: bool
+    settings: Settings, file: Path | None, *, log_level: str, verbose: bool
 ) -> AsyncIterator[Gateway]:
     """The gateway for a configuration, with the demo's base made and logging set up."""
     if any(group.base.path == DEMO_BASE for group in settings.groups):
         with console_report() as report:
             await asyncio.to_thread(ensure_demo_base, progress=report)
     groups = [group.name for group in settings.groups]
-    set_up_logging(log_level, log_root(), groups, echo_workers=verbose)
+    set_up_logging(log_level, log_root(), echo_workers=verbose)
     for group in groups:
         log = worker_log(log_root(), group)
         console.print(Text(f"{group}: the engine's log is {log}"), soft_wrap=True)
-    store = AdapterStore(adapter_store_root())
-    async with open_gateway(
-        settings, partial(locate, config_file=file), store.import_adapter
-    ) as gateway:
-        yield gateway
+    adapters = AdapterStore(adapter_store_root())
+    find = partial(locate, config_file=file or Path())
+    with ExitStack() as stack:
+        store = None
+        if settings.server.store:
+            opening = open_store(settings.server, data_root())
+            store = await asyncio.to_thread(stack.enter_context, opening)
+        async with open_gateway(settings, find, adapters.import_adapter, store=store) as gateway:
+            yield gateway

@@ -8,6 +8,8 @@ from typing import Any
 
 import hypothesis
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from stackserve.adapters import validate_source
 from stackserve.control.groups import StackedGroup, read_group
@@ -66,3 +68,21 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
 def read(settings: GroupSettings) -> StackedGroup:
     """The group as `stackserve check` reads it."""
     return read_group(settings, Path, validate_source)
+
+
+@pytest.fixture(scope="session")
+def oci_config() -> dict[str, str]:
+    """What the SDK asks of a user: a key that nobody else needs to know."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return {
+        "user": "ocid1.user.oc1..stackserve",
+        "tenancy": "ocid1.tenancy.oc1..stackserve",
+        "fingerprint": ":".join(["aa"] * 16),
+        "key_content": pem.decode(),
+        "region": "local",
+    }

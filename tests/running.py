@@ -20,7 +20,8 @@ from stackserve.adapters import validate_source
 from stackserve.app import Gateway, open_gateway
 from stackserve.control.reload import GroupUpdate
 from stackserve.control.states import DeploymentStatus
-from stackserve.settings import GroupSettings, ServerSettings, Settings
+from stackserve.server_settings import ServerSettings
+from stackserve.settings import GroupSettings, Settings
 from stackserve.workers import fake
 
 CHAT = "/v1/chat/completions"

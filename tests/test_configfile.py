@@ -41,7 +41,7 @@ MISTAKES = [
     # keys
     (ENGINE % "dtpye: auto", "c.yaml:4: groups.0.engine.dtpye: unknown key; did you mean dtype? allowed: adapter_memory_"),
     (GROUP + "sever: {}\n", "c.yaml:4: sever: unknown key; did you mean server? allowed: groups, server"),
-    (GROUP + "    zzz: 1\n", "c.yaml:4: groups.0.zzz: unknown key; allowed: base, engine, kind, members, name"),
+    (GROUP + "    zzz: 1\n", "c.yaml:4: groups.0.zzz: unknown key; allowed: aliases, base, engine, kind, members, name"),
     (GROUP + "    1: 2\n", "c.yaml:2: groups.0.1: 1 is not allowed: Keys should be strings"),
     (GROUP + "    name: h\n", "c.yaml:4: name: this key is written twice; keep one"),
     ("server: {port: 1, port: 2}\n" + GROUP, "c.yaml:1: port: this key is written twice; keep one"),

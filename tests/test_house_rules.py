@@ -17,7 +17,9 @@ MAX_FUNCTION_LINES = 59
 NO_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager", "managers"}
 HOME = re.compile(r"(?<![\w.~$}])/(?:home|Users)/(?!me\b|runner\b)\w+|/root/\w")
 
-ALLOWED: dict[str, str] = {}
+ALLOWED: dict[str, str] = {
+    "stackserve/store/migrations/versions/0001_the_first_schema.py:upgrade": "a schema is a list of tables",
+}
 """`path` or `path:function`: why the rule makes this one worse."""
 
 

@@ -12,7 +12,8 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field, ValidationError
 
 from stackserve.errors import InvalidParameter
-from stackserve.settings import EngineSettings, Key, Section
+from stackserve.server_settings import Section
+from stackserve.settings import EngineSettings, Key
 
 ENGINE, TRAFFIC = "stackserve.engine", "stackserve.traffic"
 MOST_PARTS = 32

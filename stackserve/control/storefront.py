@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from stackserve.catalog.artifacts import Shelf
 from stackserve.errors import ConfigError
-from stackserve.settings import ServerSettings
+from stackserve.server_settings import ServerSettings
 from stackserve.store.artifacts import ArtifactStore
 from stackserve.store.database import Database, open_database
 
@@ -32,11 +32,12 @@ class Store:
 
 
 @contextmanager
-def open_store(server: ServerSettings, data: Path) -> Iterator[Store]:
-    """Open the store in a folder, for the one server of this name.
+def open_store(server: ServerSettings, default: Path) -> Iterator[Store]:
+    """Open the store in its folder, for the one server of this name.
 
     Raises ConfigError when the database cannot be opened, or another server has the name.
     """
+    data = Path(server.data).expanduser() if server.data else default
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

@@ -11,7 +11,8 @@ import msgspec
 from stackserve.control.groups import Member, StackedGroup
 from stackserve.control.launch import AdapterRoom
 from stackserve.protocol import AdapterSpec
-from stackserve.settings import LORA_RANKS, GroupSettings, Section
+from stackserve.server_settings import Section
+from stackserve.settings import LORA_RANKS, GroupSettings
 from stackserve.types import Refusal
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from stackserve.edge.relay import NEEDED_TASK, Drain, Relay
 from stackserve.errors import RequestRejected, StackserveError
 from stackserve.metrics import Metrics
 from stackserve.routing.snapshot import Routes
-from stackserve.settings import ServerSettings
+from stackserve.server_settings import ServerSettings
 
 MIB = 2**20
 

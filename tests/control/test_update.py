@@ -21,7 +21,8 @@ from stackserve.control.update import (
     plan_update,
 )
 from stackserve.protocol import AdapterSpec
-from stackserve.settings import GroupSettings, ServerSettings
+from stackserve.server_settings import ServerSettings
+from stackserve.settings import GroupSettings
 from tests.conftest import Models, read
 
 ROOM = AdapterRoom(slots=2, rank=8)

@@ -12,7 +12,7 @@ from stackserve.edge.relay import Drain
 from stackserve.edge.routes import Statuses, build_app
 from stackserve.metrics import Metrics
 from stackserve.routing.snapshot import Routes
-from stackserve.settings import ServerSettings
+from stackserve.server_settings import ServerSettings
 
 
 async def get(path: str, statuses: Statuses, sent: list[Message]) -> None:

@@ -10,8 +10,6 @@ from pathlib import Path
 import oci
 import pytest
 import uvicorn
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
 from fastapi import FastAPI
 from oci.data_science import DataScienceClient
 
@@ -21,24 +19,6 @@ from stackserve.oci.work_requests import work_request_routes
 from stackserve.store.database import Database, open_database
 
 COMPARTMENT = "ocid1.compartment.oc1..comp"
-
-
-@pytest.fixture(scope="session")
-def oci_config() -> dict[str, str]:
-    """What the SDK asks of a user: a key that nobody else needs to know."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    pem = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    return {
-        "user": "ocid1.user.oc1..stackserve",
-        "tenancy": "ocid1.tenancy.oc1..stackserve",
-        "fingerprint": ":".join(["aa"] * 16),
-        "key_content": pem.decode(),
-        "region": "local",
-    }
 
 
 @dataclass(frozen=True)

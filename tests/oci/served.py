@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import zipfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +19,14 @@ from oci.model_deployment import ModelDeploymentClient
 from stackserve.adapters import validate_source
 from stackserve.app import Gateway, open_gateway
 from stackserve.control.storefront import open_store
-from stackserve.settings import ServerSettings, Settings
+from stackserve.server_settings import ServerSettings
+from stackserve.settings import Settings
 from stackserve.workers import fake
 from tests.oci.conftest import COMPARTMENT
 
 PROJECT = "ocid1.datascienceproject.oc1.local.proj"
 SETTLED = ("ACTIVE", "FAILED", "NEEDS_ATTENTION", "INACTIVE")
-PATIENCE = 30.0
+PATIENCE = 300.0
 
 
 @dataclass(frozen=True)
@@ -131,12 +132,14 @@ def deployment_of(
 
 
 @asynccontextmanager
-async def serving_store(data: Path, config: dict[str, str], **server: Any) -> AsyncIterator[Served]:
+async def serving_store(
+    data: Path, config: dict[str, str], command: Sequence[str] = fake.COMMAND, **server: Any
+) -> AsyncIterator[Served]:
     """Serve what is deployed in a store; it may be served again afterwards."""
     settings = Settings(server=ServerSettings(port=0, store=True, **server), groups=())
     with ExitStack() as stack:
         store = await asyncio.to_thread(stack.enter_context, open_store(settings.server, data))
-        opening = open_gateway(settings, Path, validate_source, fake.COMMAND, store)
+        opening = open_gateway(settings, Path, validate_source, command, store)
         async with opening as gateway:
             url = f"http://127.0.0.1:{gateway.port}"
             options: dict[str, Any] = {
@@ -149,7 +152,3 @@ async def serving_store(data: Path, config: dict[str, str], **server: Any) -> As
                 DataScienceClient(config, **options),
                 ModelDeploymentClient(config, **options),
             )
-
-
-async def in_thread(work: Callable[[], Any]) -> Any:
-    return await asyncio.to_thread(work)
