@@ -1,4 +1,4 @@
-"""The command line: `stackserve serve | check | demo`."""
+"""The command line: `stackserve serve | check | demo | key`, and the commands on a store."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from stackserve import __version__
 from stackserve.errors import ConfigError, StackserveError
+from stackserve.groups_cli import add_commands
 
 FAILED = 1
 BAD_USE = 2
@@ -54,6 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--question", default="What is the capital of France?")
     _add_serving(demo)
     demo.set_defaults(run=_demo)
+
+    key = commands.add_parser("key", help="make a bearer key for a client")
+    key.add_argument("name", metavar="NAME", help="who has it")
+    key.set_defaults(run=_key)
+
+    add_commands(commands)
     return parser
 
 
@@ -114,6 +121,15 @@ def _demo(parsed: argparse.Namespace) -> int:
             verbose=parsed.verbose,
         )
     )
+
+
+def _key(parsed: argparse.Namespace) -> int:
+    from stackserve.auth.new_key import new_key
+
+    made = new_key(parsed.name)
+    print(f"{made.key}\n\nIt is shown only now. What server.auth.bearer_keys needs of it:\n")
+    print(made.yaml)
+    return 0
 
 
 if __name__ == "__main__":
