@@ -18,6 +18,7 @@ from pathlib import Path
 import uvicorn
 
 from stackserve.adapters import validate_source
+from stackserve.auth.guard import guarded, open_authenticator
 from stackserve.control.deployment import Deployment
 from stackserve.control.fleet import Fleet
 from stackserve.control.groups import Admit, StackedGroup, read_group
@@ -149,8 +150,10 @@ async def open_gateway(
     """Listen, then bring up every group side by side; leaving the context stops all of it.
 
     `locate` turns a path as written in the settings into a folder. With a `store`, its deployments are
-    run too and its API is offered. Raises ConfigError when the address cannot be listened on.
+    run too and its API is offered. Raises ConfigError when the address cannot, or must not, be listened
+    on, or a key cannot be read.
     """
+    authenticator = open_authenticator(settings.server, locate, store_open=store is not None)
     listener = _listen(settings.server.host, settings.server.port)
     routes, metrics, drain = Routes(), Metrics(), Drain()
 
@@ -160,11 +163,7 @@ async def open_gateway(
     with tempfile.TemporaryDirectory(prefix="stackserve-") as sockets:
         deployments = [
             Deployment(
-                group,
-                read,
-                routes,
-                Path(sockets) / f"{number}.sock",
-                command=worker_command,
+                group, read, routes, Path(sockets) / f"{number}.sock", command=worker_command
             )
             for number, group in enumerate(settings.groups)
         ]
@@ -182,7 +181,7 @@ async def open_gateway(
         app = build_app(routes, gateway.statuses, metrics, drain, settings.server)
         if store is not None and fleet is not None:
             app.mount(PREFIX, control_plane(store, _this_gateway(settings.server, port, fleet)))
-        async with _http_server(app, listener):
+        async with _http_server(guarded(app, authenticator, settings.server), listener):
             lives = [asyncio.create_task(deployment.run()) for deployment in deployments]
             if fleet is not None:
                 lives.append(asyncio.create_task(fleet.run()))

@@ -171,6 +171,8 @@ def _problem(location: Location, error: ErrorDetails) -> str:
             return f"{key}: unknown key; {_allowed_keys(location)}"
         case "missing":
             return f"{key}: is required"
+        case _ if location[-1] == "sha256":  # what was written may be the key itself
+            return f"{key}: should be the SHA-256 of the key, 64 of 0-9 a-f"
         case other:
             wanted = IN_YAML.get(other, error["msg"].removeprefix("Input ").removeprefix("String "))
             return f"{key}: {_shown(error['input'])} is not allowed: {wanted}"

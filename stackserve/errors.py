@@ -2,6 +2,7 @@
 
 StackserveError
 ├── ConfigError          a configuration file is wrong
+├── NotAuthenticated     nobody known has sent this request
 ├── ArtifactRejected     a base or adapter cannot be served (code: one of docs/adapters.md)
 ├── UnknownModel         no group serves a model of that name
 ├── UnknownDeployment    no deployment of that OCID runs here
@@ -47,6 +48,12 @@ class ConfigError(StackserveError):
     """A configuration file or command-line option is wrong."""
 
     code = "invalid_config"
+
+
+class NotAuthenticated(StackserveError):
+    """Nobody known has sent this request, or it is not as they sent it."""
+
+    code = "not_authenticated"
 
 
 class ArtifactRejected(StackserveError):

@@ -7,7 +7,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stackserve.server_settings import Section, ServerSettings
+from stackserve.server_settings import (
+    AuthSettings,
+    BearerKeySettings,
+    PublicKeySettings,
+    Section,
+    ServerSettings,
+)
 from stackserve.settings import (
     AliasSettings,
     BaseSettings,
@@ -18,6 +24,9 @@ from stackserve.settings import (
 
 SECTIONS: dict[str, type[Section]] = {
     "server": ServerSettings,
+    "server.auth": AuthSettings,
+    "server.auth.public_keys[]": PublicKeySettings,
+    "server.auth.bearer_keys[]": BearerKeySettings,
     "groups[]": GroupSettings,
     "groups[].base": BaseSettings,
     "groups[].members[]": MemberSettings,

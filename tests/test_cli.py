@@ -137,7 +137,7 @@ def test_a_wrong_file_is_told_by_line_and_exit_code_2(
     )
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["serve"], ["serve", "x", "--port", "y"]])
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["check"], ["serve", "x", "--port", "y"]])
 def test_wrong_arguments_are_exit_code_2(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

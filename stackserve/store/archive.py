@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
 import io
+import lzma
+import os
 import struct
 import tarfile
 import zipfile
@@ -17,18 +21,26 @@ from stackserve.errors import ArtifactRejected
 from stackserve.store.manifest import Manifest
 
 CHUNK = 1 << 20
-MOST_NAME_BYTES = 255
+BLOCK = 512
+"""Of a tar file: its headers, and what pads them."""
+MOST_READ = 16 << 20
+MOST_NAME_BYTES, MOST_PATH_BYTES = 255, 1024
 JUNK = ("__MACOSX/", "._", ".DS_Store")
 FIRST_DAY = (1980, 1, 1, 0, 0, 0)
+ZIP_STARTS, GZIP_STARTS = (b"PK\3\4", b"PK\5\6"), b"\x1f\x8b"
 BROKEN = (
     zipfile.BadZipFile,
     tarfile.TarError,
     zlib.error,
+    lzma.LZMAError,
     EOFError,
     struct.error,
-    OSError,
+    ArithmeticError,
+    LookupError,
+    RuntimeError,  # also for what zipfile has not implemented, and headers nested without end
     ValueError,
 )
+"""What zipfile and tarfile raise for bytes that nobody has checked."""
 
 
 class ArchiveCode(StrEnum):
@@ -54,29 +66,73 @@ class ArchiveLimits:
 
 
 def unpack(archive: Path, into: Path, limits: ArchiveLimits) -> None:
-    """Unpack a zip or tar file, known by its first bytes, into an empty folder.
+    """Unpack a zip, tar or tar.gz file, known by its first bytes, into an empty folder.
 
     A single folder around everything is left out. Raises ArtifactRejected, and then `into` may hold a
-    part of it.
+    part of it; and OSError when the disk fails.
     """
     unpacking = _Unpacking(into, limits)
     try:
-        if zipfile.is_zipfile(archive):
-            _unpack_zip(archive, unpacking)
-        elif tarfile.is_tarfile(archive):
-            _unpack_tar(archive, unpacking)
-        else:
-            raise ArtifactRejected(
-                ArchiveCode.UNKNOWN,
-                "the artifact is neither a zip nor a tar file; send one of them",
-            )
+        with archive.open("rb") as file:
+            _unpack(file, unpacking, limits)
     except BROKEN as error:
-        raise ArtifactRejected(
-            ArchiveCode.BROKEN, f"the archive is broken ({error}); make it anew and send it again"
-        ) from None
+        raise _broken(error) from None
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # of the disk, not of gzip or a seek to nowhere
+            raise
+        raise _broken(error) from None
     if not unpacking.names:
         raise ArtifactRejected(ArchiveCode.EMPTY, "the archive has no files; put the model into it")
     _strip_single_folder(into)
+
+
+def _unpack(file: IO[bytes], unpacking: _Unpacking, limits: ArchiveLimits) -> None:
+    start = file.read(4)
+    file.seek(0)
+    most = limits.max_bytes + limits.max_files * 8 * BLOCK + MOST_READ
+    if start in ZIP_STARTS:
+        _unpack_zip(_Suspect(file, most), unpacking)
+    elif start.startswith(GZIP_STARTS):
+        with gzip.open(file) as plain:
+            _unpack_tar(_Suspect(cast(IO[bytes], plain), most), unpacking)
+    else:
+        _unpack_tar(_Suspect(file, most), unpacking)
+
+
+def _broken(error: Exception) -> ArtifactRejected:
+    return ArtifactRejected(
+        ArchiveCode.BROKEN,
+        f"the archive is broken ({str(error)[:128]}); make it anew and send it again",
+    )
+
+
+class _Suspect:
+    """An archive that is read in bounded pieces, and only so far, whatever its headers claim."""
+
+    def __init__(self, file: IO[bytes], most: int) -> None:
+        self._file = file
+        self._most = most
+        self.last = b""
+        """What was read last."""
+        self.tell, self.seekable = file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        self.last = self._file.read(min(size, MOST_READ + 1) if size >= 0 else MOST_READ + 1)
+        if len(self.last) > MOST_READ:
+            raise ValueError(f"it has a header of more than {MOST_READ} bytes")
+        self._check(self._file.tell())
+        return self.last
+
+    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_SET:
+            self._check(place)  # before a gzip file of zeros is read up to there
+        return self._file.seek(place, whence)
+
+    def _check(self, place: int) -> None:
+        if place > self._most:
+            raise ArtifactRejected(
+                ArchiveCode.TOO_LARGE, f"unpacked, the archive is larger than {self._most} bytes"
+            )
 
 
 class _Unpacking:
@@ -86,7 +142,17 @@ class _Unpacking:
         self.names: set[str] = set()
         self._into = into
         self._limits = limits
-        self._written = 0
+        self._entries = self._written = 0
+
+    def count(self) -> None:
+        """One more entry, of whatever kind. Raises ArtifactRejected."""
+        self._entries += 1
+        if self._entries > self._limits.max_files:
+            raise ArtifactRejected(
+                ArchiveCode.TOO_MANY_FILES,
+                f"the archive has more than {self._limits.max_files} files and folders; leave out "
+                "what the model does not need",
+            )
 
     def take(self, name: str, content: IO[bytes]) -> None:
         """Write a file. Raises ArtifactRejected."""
@@ -97,12 +163,6 @@ class _Unpacking:
         if folded in self.names:
             raise ArtifactRejected(
                 ArchiveCode.DUPLICATE, f"the archive has {name!r} twice; keep one of them"
-            )
-        if len(self.names) >= self._limits.max_files:
-            raise ArtifactRejected(
-                ArchiveCode.TOO_MANY_FILES,
-                f"the archive has more than {self._limits.max_files} files; leave out what the model "
-                "does not need",
             )
         self.names.add(folded)
         target = self._into / path
@@ -137,6 +197,7 @@ def _safe(name: str) -> PurePosixPath:
         or ":" in path.parts[0]
         or any(not character.isprintable() for character in name)
         or any(len(part.encode(errors="replace")) > MOST_NAME_BYTES for part in path.parts)
+        or len(name.encode(errors="replace")) > MOST_PATH_BYTES
     )
     if unsafe:
         raise ArtifactRejected(
@@ -147,9 +208,11 @@ def _safe(name: str) -> PurePosixPath:
     return path
 
 
-def _unpack_zip(archive: Path, unpacking: _Unpacking) -> None:
-    with zipfile.ZipFile(archive) as opened:
+def _unpack_zip(archive: _Suspect, unpacking: _Unpacking) -> None:
+    with zipfile.ZipFile(cast(IO[bytes], archive)) as opened:
         for entry in opened.infolist():
+            unpacking.count()
+            _safe(entry.filename)
             kind = entry.external_attr >> 28
             if entry.flag_bits & 1:
                 raise ArtifactRejected(
@@ -159,17 +222,24 @@ def _unpack_zip(archive: Path, unpacking: _Unpacking) -> None:
             if entry.create_system == 3 and kind not in (0, 8, 4):
                 raise _not_a_file(entry.filename)
             if entry.is_dir():
-                _safe(entry.filename)
                 continue
             with opened.open(entry) as content:
                 unpacking.take(entry.filename, content)
 
 
-def _unpack_tar(archive: Path, unpacking: _Unpacking) -> None:
-    with tarfile.open(archive) as opened:
+def _unpack_tar(archive: _Suspect, unpacking: _Unpacking) -> None:
+    try:
+        opened = tarfile.TarFile(fileobj=cast(IO[bytes], archive))
+    except tarfile.ReadError:
+        raise ArtifactRejected(
+            ArchiveCode.UNKNOWN,
+            "the artifact is not a zip, tar or tar.gz file; send one of them",
+        ) from None
+    with opened:
         for entry in opened:
+            unpacking.count()
             if entry.isdir():
-                if entry.name.strip("./"):
+                if PurePosixPath(entry.name).parts:
                     _safe(entry.name)
                 continue
             content = opened.extractfile(entry) if entry.isreg() else None
@@ -177,6 +247,11 @@ def _unpack_tar(archive: Path, unpacking: _Unpacking) -> None:
                 raise _not_a_file(entry.name)
             with content:
                 unpacking.take(entry.name, content)
+    # tarfile takes a damaged header for the end, and reads no gzip file up to its checksum.
+    if archive.last != bytes(BLOCK):
+        raise tarfile.ReadError("its end is missing")
+    while archive.read(CHUNK):
+        pass
 
 
 def _not_a_file(name: str) -> ArtifactRejected:
@@ -189,7 +264,7 @@ def _not_a_file(name: str) -> ArtifactRejected:
 def _strip_single_folder(into: Path) -> None:
     entries = list(into.iterdir())
     if len(entries) == 1 and entries[0].is_dir():
-        shell = entries[0].rename(into / ".single-folder")
+        shell = entries[0].rename(into / f".{os.urandom(8).hex()}")  # no name that is inside
         for entry in list(shell.iterdir()):
             entry.rename(into / entry.name)
         shell.rmdir()
@@ -207,15 +282,17 @@ def zip_size(sizes: Iterable[tuple[str, int]]) -> int:
 
     By the layout that zipfile writes where it cannot seek: every entry has Zip64 sizes behind it.
     """
-    place = central = 0
+    place = central = count = 0
     for name, size in sizes:
         label = len(name.encode())
         large = [size, size] if size > zipfile.ZIP64_LIMIT else []
         if place > zipfile.ZIP64_LIMIT:
             large.append(place)
         place += 30 + label + 20 + size + 24
+        count += 1
         central += 46 + label + (4 + 8 * len(large) if large else 0)
-    return place + central + 22 + (76 if place > zipfile.ZIP64_LIMIT else 0)
+    zip64 = place > zipfile.ZIP64_LIMIT or count > zipfile.ZIP_FILECOUNT_LIMIT
+    return place + central + 22 + (76 if zip64 else 0)
 
 
 def zip_of(files: Iterable[tuple[str, Path | bytes]]) -> Iterator[bytes]:

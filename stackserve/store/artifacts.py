@@ -4,6 +4,7 @@
 <root>/.new-…        what is being received
 <root>/.removed-…    what is being deleted
 <root>/.lock         held shared while receiving; who gets it alone may remove leftovers
+<root>/.naming.lock  held while an artifact gets its name
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +25,30 @@ import msgspec
 from stackserve.adapters.codes import Code
 from stackserve.errors import ArtifactRejected
 from stackserve.files import file_sha256, sync
-from stackserve.store.archive import ArchiveLimits, unpack
+from stackserve.store.archive import ArchiveCode, ArchiveLimits, unpack
 from stackserve.store.manifest import Manifest, regular_files
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 NEW, REMOVED = ".new-", ".removed-"
 FILES, MANIFEST = "files", "manifest.json"
+ALL, NAMING = ".lock", ".naming.lock"
 FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Turn an error of the store's disk into a refusal."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise ArtifactRejected(
+                Code.STORE_FULL, "the artifact store's disk is full; free space or delete models"
+            ) from error
+        raise ArtifactRejected(
+            Code.STORE_UNWRITABLE,
+            f"the artifact store cannot be written ({error.strerror}); check its disk and permissions",
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -59,21 +77,14 @@ class ArtifactStore:
         goes wrong before the block, nothing is kept. Raises ArtifactRejected.
         """
         with self._receiving() as room:
-            archive = room / "archive"
-            with archive.open("xb") as file:
-                for chunk in chunks:
-                    if file.tell() + len(chunk) > limits.max_bytes:
-                        raise ArtifactRejected(
-                            "archive_too_large",
-                            f"the artifact is larger than {limits.max_bytes} bytes",
-                        )
-                    file.write(chunk)
-            files = room / "artifact" / FILES
-            files.mkdir(parents=True)
-            unpack(archive, files, limits)
-            archive.unlink()
+            archive, files = room / "archive", room / FILES
+            _write(chunks, archive, limits.max_bytes)
+            with _writing():
+                files.mkdir()
+                unpack(archive, files, limits)
+                archive.unlink()
             inspect(files)
-            yield self._keep(room / "artifact")
+            yield self._keep(room)
 
     @contextmanager
     def add_folder(
@@ -84,25 +95,27 @@ class ArtifactStore:
             raise ArtifactRejected(
                 Code.FOLDER_MISSING, f"{folder} is not a folder; give that of the model"
             )
+        paths = regular_files(folder)
+        if not paths:
+            raise ArtifactRejected(
+                ArchiveCode.EMPTY, f"{folder} has no files; give the folder of the model"
+            )
         with self._receiving() as room:
-            files = room / "artifact" / FILES
-            files.mkdir(parents=True)
-            for path in regular_files(folder):
-                target = files / path.relative_to(folder)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, target, follow_symlinks=False)
+            files = room / FILES
+            for path in paths:
+                _copy(path, files / path.relative_to(folder))
             inspect(files)
-            yield self._keep(room / "artifact")
+            yield self._keep(room)
 
     def open(self, digest: str) -> StoredArtifact:
         """An artifact whose files are all there, by name and size. Raises ArtifactRejected."""
         folder = self._root / digest
-        try:
-            manifest = Manifest.from_json((folder / MANIFEST).read_bytes())
-        except FileNotFoundError:
+        if not DIGEST.fullmatch(digest) or not folder.is_dir():
             raise ArtifactRejected(
                 "artifact_not_stored", f"artifact {digest} is not in the store; upload it again"
-            ) from None
+            )
+        try:
+            manifest = Manifest.from_json((folder / MANIFEST).read_bytes())
         except (OSError, msgspec.MsgspecError) as error:
             raise _damaged(digest, MANIFEST, str(error)) from None
         if manifest.digest != digest:
@@ -123,7 +136,11 @@ class ArtifactStore:
         """As `open`, and every byte is read. Raises ArtifactRejected."""
         stored = self.open(digest)
         for file in stored.manifest.files:
-            if file_sha256(stored.folder / file.path) != file.sha256:
+            try:
+                found = file_sha256(stored.folder / file.path)
+            except OSError as error:
+                raise _damaged(digest, file.path, f"it cannot be read ({error.strerror})") from None
+            if found != file.sha256:
                 raise _damaged(digest, file.path, "its bytes have changed")
         return stored
 
@@ -132,20 +149,26 @@ class ArtifactStore:
 
         Waits until nothing is being received, and asks then.
         """
+        self._prepare()
+        with self._lock(ALL, fcntl.LOCK_EX):
+            return self._remove_except(referred())
+
+    @_writing()
+    def _remove_except(self, keep: Collection[str]) -> int:
         freed = 0
-        with _writing():
-            self._prepare()
-            with self._lock(fcntl.LOCK_EX):
-                keep = referred()
-                for entry in sorted(self._root.iterdir()):
-                    if DIGEST.fullmatch(entry.name) and entry.name not in keep:
-                        freed += sum(path.lstat().st_size for path in regular_files(entry))
-                        self._retire(entry)
-                self._clear()
+        for entry in sorted(self._root.iterdir()):
+            if DIGEST.fullmatch(entry.name) and entry.name not in keep:
+                freed += _size(entry)
+                self._retire(entry)
+        self._clear()
         return freed
 
+    @_writing()
     def _keep(self, made: Path) -> StoredArtifact:
-        """Make it read-only, have the disk hold it, and give it its name."""
+        """Make it read-only, have the disk hold it, and give it its name.
+
+        `made` lies in the root: an ordinary user cannot move a read-only folder into another one.
+        """
         manifest = Manifest.of(made / FILES)
         (made / MANIFEST).write_bytes(manifest.to_json())
         for path in regular_files(made):
@@ -154,43 +177,45 @@ class ArtifactStore:
         for parent, _, _ in os.walk(made, topdown=False):
             os.chmod(parent, 0o555)
             sync(Path(parent))
+        with self._lock(NAMING, fcntl.LOCK_EX):
+            return self._name(made, manifest)
+
+    def _name(self, made: Path, manifest: Manifest) -> StoredArtifact:
         final = self._root / manifest.digest
-        try:
-            os.rename(made, final)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            self._replace_if_damaged(made, manifest.digest)
+        if os.path.lexists(final):
+            with suppress(ArtifactRejected):  # it is damaged, and this one takes its place
+                return self.verify(manifest.digest)
+            self._retire(final)
+        os.rename(made, final)
         sync(self._root)
         return StoredArtifact(manifest.digest, manifest, final / FILES)
-
-    def _replace_if_damaged(self, made: Path, digest: str) -> None:
-        try:
-            self.verify(digest)
-        except ArtifactRejected:
-            self._retire(self._root / digest)
-            os.rename(made, self._root / digest)
 
     @contextmanager
     def _receiving(self) -> Iterator[Path]:
         """A private folder for what is received, gone afterwards."""
-        with _writing():
-            self._prepare()
+        self._prepare()
+        try:
+            with self._lock(ALL, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                self._clear()
+        except BlockingIOError:
+            pass  # another one is received now, and the next may clear up
+        with self._lock(ALL, fcntl.LOCK_SH):
+            room = self._room()
             try:
-                with self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
-                    self._clear()
-            except BlockingIOError:
-                pass  # another one is received now, and the next may clear up
-            with self._lock(fcntl.LOCK_SH):
-                room = Path(tempfile.mkdtemp(prefix=NEW, dir=self._root))
-                try:
-                    yield room
-                finally:
+                yield room
+            finally:
+                with suppress(OSError):  # what stays is cleared by the next one
                     _remove(room)
 
+    @_writing()
+    def _room(self) -> Path:
+        return Path(tempfile.mkdtemp(prefix=NEW, dir=self._root))
+
+    @_writing()
     def _prepare(self) -> None:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
+    @_writing()
     def _clear(self) -> None:
         for entry in self._root.iterdir():
             if entry.name.startswith((NEW, REMOVED)):
@@ -204,8 +229,9 @@ class ArtifactStore:
         _remove(doomed)
 
     @contextmanager
-    def _lock(self, operation: int) -> Iterator[None]:
-        descriptor = os.open(self._root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def _lock(self, name: str, operation: int) -> Iterator[None]:
+        with _writing():
+            descriptor = os.open(self._root / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, operation)
             yield
@@ -219,27 +245,47 @@ def _damaged(digest: str, name: str, what: str) -> ArtifactRejected:
     )
 
 
-@contextmanager
-def _writing() -> Iterator[None]:
-    """Turn an error of the store's disk into a refusal."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL:
-            raise ArtifactRejected(
-                Code.STORE_FULL, "the artifact store's disk is full; free space or delete models"
-            ) from error
+def _write(chunks: Iterable[bytes], archive: Path, most: int) -> None:
+    """Unbuffered, so that a full disk is seen here; errors of who sends the chunks stay their own."""
+    written = 0
+    with archive.open("xb", buffering=0) as file:
+        for chunk in chunks:
+            if written + len(chunk) > most:
+                raise ArtifactRejected(
+                    ArchiveCode.TOO_LARGE, f"the artifact is larger than {most} bytes"
+                )
+            left = memoryview(chunk)
+            while left:
+                with _writing():
+                    count = file.write(left)
+                written, left = written + count, left[count:]
+
+
+@_writing()
+def _copy(source: Path, target: Path) -> None:
+    if not os.access(source, os.R_OK):  # else it would be taken for an error of the store's disk
         raise ArtifactRejected(
-            Code.STORE_UNWRITABLE,
-            f"the artifact store cannot be written ({error.strerror}); check its disk and permissions",
-        ) from error
+            Code.FILE_UNREADABLE, f"{source} cannot be read; check its permissions"
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, target, follow_symlinks=False)
+
+
+def _size(entry: Path) -> int:
+    """Bytes of what is not a folder, whatever became of it."""
+    return sum(
+        Path(parent, name).lstat().st_size for parent, _, names in os.walk(entry) for name in names
+    )
 
 
 def _remove(entry: Path) -> None:
-    """Delete a folder, with what is read-only in it."""
+    """Delete what is there, if anything, with what is read-only in it."""
+    if entry.is_symlink() or not entry.is_dir():
+        entry.unlink(missing_ok=True)
+        return
+    os.chmod(entry, 0o700)
     for parent, folders, _ in os.walk(entry):
         for folder in folders:
-            os.chmod(Path(parent, folder), 0o700)
-    if entry.is_dir():
-        os.chmod(entry, 0o700)
+            if not Path(parent, folder).is_symlink():
+                os.chmod(Path(parent, folder), 0o700)
     shutil.rmtree(entry, ignore_errors=True)

@@ -6,6 +6,9 @@ import json
 from enum import StrEnum
 from pathlib import Path
 
+MOST_CONFIG = 4 << 20
+"""Bytes; a larger one is not an LLM's."""
+
 
 class ArtifactKind(StrEnum):
     BASE = "base"
@@ -27,7 +30,8 @@ def detect(folder: Path) -> ArtifactKind:
 
 def _names_architecture(config: Path) -> bool:
     try:
-        content = json.loads(config.read_bytes())
-    except (OSError, ValueError):
+        with config.open("rb") as file:
+            content = json.loads(file.read(MOST_CONFIG))
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and bool(content.get("architectures"))

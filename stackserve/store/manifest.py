@@ -58,11 +58,18 @@ class Manifest:
 
 
 def regular_files(folder: Path) -> list[Path]:
-    """Every file below a folder. Raises ArtifactRejected for links, devices and the like."""
+    """Every file below a folder. Raises ArtifactRejected for links, devices and the like, and for names
+    that no archive and no page could show.
+    """
     found = []
     for parent, folders, names in os.walk(folder):
         for name in (*folders, *names):
             path = Path(parent, name)
+            if not name.isprintable():
+                raise ArtifactRejected(
+                    "artifact_unsafe_name",
+                    f"{name!r} has unprintable characters or is no UTF-8; rename it",
+                )
             mode = path.lstat().st_mode
             if stat.S_ISREG(mode):
                 found.append(path)

@@ -1,0 +1,1 @@
+"""Who calls: request signatures and bearer keys, checked before anything else sees a request."""
