@@ -53,9 +53,10 @@ def plan_group(
             f"{BASE} is required for a STACKED model group", code="missing_parameter"
         )
     members, added = wanted.members, False
+    check_members(members, MEMBERS)
     if wanted.base_model_id is not None:
         members, added = with_base(members, wanted.base_model_id)
-    check_members(members, MEMBERS)
+        check_members(members, MEMBERS)
     keys = [member.key for member in members if member.key is not None]
     read_engine(wanted.custom_metadata)
     read_traffic(wanted.custom_metadata, keys)
