@@ -267,6 +267,8 @@ def group_summary(group: Group, history_names: dict[str, str]) -> dict[str, Any]
         "modelGroupVersionHistoryName": history_names.get(group.history_id or ""),
         "versionLabel": group.version_label,
         "versionId": group.version_id,
+        "createType": group.create_type,
+        "sourceModelGroupId": group.source_group_id,
     }
 
 
@@ -281,6 +283,4 @@ def group_view(session: Session, group: Group) -> dict[str, Any]:
     return {
         **group_summary(group, _history_names(session, [group])),
         "memberModelEntries": {"memberModelDetails": members},
-        "createType": group.create_type,
-        "sourceModelGroupId": group.source_group_id,
     }
