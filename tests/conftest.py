@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from stackserve.adapters import validate_source
 from stackserve.control.groups import StackedGroup, read_group
 from stackserve.settings import BaseSettings, EngineSettings, GroupSettings, MemberSettings
+from stackserve.store.database import Database, open_database
+from tests import postgresql
 from tests.tiny_models import Adapters, write_base
 
 hypothesis.settings.register_profile("stackserve", deadline=None)  # the cores are shared
@@ -86,3 +89,29 @@ def oci_config() -> dict[str, str]:
         "key_content": pem.decode(),
         "region": "local",
     }
+
+
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[postgresql.Server]:
+    """Started once, by the first test that asks for it."""
+    folder = postgresql.binaries()
+    if folder is None:
+        pytest.skip("PostgreSQL is not installed (apt install postgresql)")
+    with postgresql.running(folder) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database, of either kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/stackserve.db"
+    server: postgresql.Server = request.getfixturevalue("postgresql_server")
+    return server.new_database()
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    database = open_database(database_url)
+    yield database
+    database.close()

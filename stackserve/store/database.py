@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -92,6 +93,11 @@ def open_database(url: str) -> Database:
         _set_up_sqlite(engine)
     try:
         migrate(engine)
+    except CommandError:
+        engine.dispose()
+        raise ConfigError(
+            f"the database {parsed.render_as_string()} is of a newer stackserve; upgrade this one"
+        ) from None
     except (SQLAlchemyError, sqlite3.Error) as error:
         engine.dispose()
         raise ConfigError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import oci
 import pytest
@@ -16,7 +15,7 @@ from oci.data_science import DataScienceClient
 from stackserve.oci.api import PREFIX, build_api
 from stackserve.oci.projects import project_routes
 from stackserve.oci.work_requests import work_request_routes
-from stackserve.store.database import Database, open_database
+from stackserve.store.database import Database
 
 COMPARTMENT = "ocid1.compartment.oc1..comp"
 
@@ -28,13 +27,6 @@ class ControlPlane:
     url: str
     client: DataScienceClient
     database: Database
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = open_database(f"sqlite:///{tmp_path}/stackserve.db")
-    yield database
-    database.close()
 
 
 @pytest.fixture

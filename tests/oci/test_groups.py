@@ -23,12 +23,12 @@ OWNER = {"compartment_id": COMPARTMENT, "project_id": PROJECT}
 
 @pytest.fixture
 def story(
-    tmp_path: Path, oci_config: dict[str, str], models: Models
+    tmp_path: Path, oci_config: dict[str, str], models: Models, database_url: str
 ) -> Callable[[Callable[[Served, str, str], None]], Any]:
     """Tell a story of a store with a base and an adapter."""
 
     async def tell(words: Callable[[Served, str, str], None]) -> None:
-        async with serving_store(tmp_path, oci_config) as served:
+        async with serving_store(tmp_path, oci_config, database=database_url) as served:
 
             def told() -> None:
                 words(served, served.model(models.base), served.model(models.adapter("a")))
