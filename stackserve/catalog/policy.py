@@ -16,7 +16,6 @@ from stackserve.server_settings import Section
 from stackserve.settings import EngineSettings, Key
 
 ENGINE, TRAFFIC = "stackserve.engine", "stackserve.traffic"
-MOST_PARTS = 32
 
 S = TypeVar("S", bound=Section)
 
@@ -28,15 +27,7 @@ class MemberTerms(Section):
     share: float = Field(1, gt=0, le=1000)
 
 
-class AliasTerms(Section):
-    """A key that stands for members, each for a part of its requests."""
-
-    members: dict[Key, float] = Field(min_length=1, max_length=MOST_PARTS)
-    shadow: Key | None = None
-
-
 class Traffic(Section):
-    aliases: dict[Key, AliasTerms] = Field({}, max_length=500)
     members: dict[Key, MemberTerms] = Field({}, max_length=500)
 
 
@@ -52,17 +43,6 @@ def read_traffic(metadata: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> 
     for key in traffic.members:
         if key not in known:
             raise _no_member(f"members.{key}", key)
-    for name, alias in traffic.aliases.items():
-        if name in known:
-            raise InvalidParameter(
-                f"{TRAFFIC}: aliases.{name} is the key of a member; take another"
-            )
-        named = (*alias.members, *((alias.shadow,) if alias.shadow else ()))
-        for key in named:
-            if key not in known:
-                raise _no_member(f"aliases.{name}", key)
-        if any(not 0 < weight < float("inf") for weight in alias.members.values()):
-            raise InvalidParameter(f"{TRAFFIC}: aliases.{name}.members must have weights above 0")
     return traffic
 
 
