@@ -32,7 +32,7 @@ BASE_CONFIG = {
     "tie_word_embeddings": True,
 }
 # What PEFT 0.21 writes.
-PEFT_CONFIG = {
+PEFT_CONFIG: dict[str, Any] = {
     "alora_invocation_tokens": None, "alpha_pattern": {}, "arrow_config": None,
     "auto_mapping": None, "base_model_name_or_path": "someone/else", "bias": "none",
     "corda_config": None, "ensure_weight_tying": False, "eva_config": None,
