@@ -15,6 +15,7 @@ from stackserve.errors import (
     EngineFailed,
     GroupNotReady,
     MemberRefused,
+    NotAuthenticated,
     Overloaded,
     RequestRejected,
     RolloutFailed,
@@ -28,6 +29,9 @@ from stackserve.errors import (
 NEVER_ANSWERED = {ConfigError, ArtifactRejected}
 """Raised while a server starts, when nobody has asked anything."""
 
+ANSWERED_BY_THE_GUARD = {NotAuthenticated}
+"""Before anything else sees the request, see stackserve/auth/guard.py."""
+
 OF_CONTROL_PLANE = {CatalogError, RolloutFailed, *CatalogError.__subclasses__()}
 """Answered in OCI's shape, see stackserve/oci/errors.py, or told by a work request."""
 
@@ -40,7 +44,7 @@ def classes(root: type[StackserveError]) -> Iterator[type[StackserveError]]:
 
 def test_every_error_that_a_client_can_meet_has_a_kind() -> None:
     ours = {each for each in classes(StackserveError) if each.__module__ == "stackserve.errors"}
-    assert set(KINDS) == ours - NEVER_ANSWERED - OF_CONTROL_PLANE
+    assert set(KINDS) == ours - NEVER_ANSWERED - ANSWERED_BY_THE_GUARD - OF_CONTROL_PLANE
 
 
 @pytest.mark.parametrize(
