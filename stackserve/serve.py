@@ -17,7 +17,7 @@ from rich.text import Text
 
 from stackserve.adapters import AdapterStore
 from stackserve.app import Gateway, Stop, open_gateway, run_until_stopped
-from stackserve.configfile import load_settings
+from stackserve.configfile import COMMAND_LINE, load_settings
 from stackserve.console import console, show_start
 from stackserve.control.reload import Outcome
 from stackserve.control.storefront import open_store
@@ -120,7 +120,7 @@ async def open_server(
         log = worker_log(log_root(), group)
         console.print(Text(f"{group}: the engine's log is {log}"), soft_wrap=True)
     adapters = AdapterStore(adapter_store_root())
-    find = partial(locate, config_file=file or Path())
+    find = partial(locate, config_file=file or COMMAND_LINE)
     with ExitStack() as stack:
         store = None
         if settings.server.store:

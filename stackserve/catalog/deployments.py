@@ -265,6 +265,16 @@ def begin_work(session: Session, deployment: Deployment) -> WorkRequest | None:
     return work
 
 
+def begin_again(session: Session, gateway: str) -> None:
+    """The gateway has just started: nothing that it is said to serve is served yet."""
+    said = (State.ACTIVE, State.NEEDS_ATTENTION)
+    query = select(Deployment).where(
+        Deployment.gateway == gateway, Deployment.lifecycle_state.in_(said)
+    )
+    for deployment in session.scalars(query.with_for_update()):
+        observed(deployment, State.CREATING, "the server starts", {})
+
+
 def uses_of_group(session: Session, group_id: str) -> list[str]:
     """The deployments that serve a group, want it, or may return to it."""
     query = select(Deployment.id).where(

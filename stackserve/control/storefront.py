@@ -13,6 +13,7 @@ from pathlib import Path
 from sqlalchemy import text
 
 from stackserve.catalog.artifacts import Shelf
+from stackserve.catalog.deployments import begin_again
 from stackserve.errors import ConfigError
 from stackserve.server_settings import ServerSettings
 from stackserve.store.artifacts import ArtifactStore
@@ -45,6 +46,7 @@ def open_store(server: ServerSettings, default: Path) -> Iterator[Store]:
     database = open_database(server.database or f"sqlite:///{data / DATABASE}")
     try:
         with _only_gateway(database, server.gateway, data):
+            database.transact(lambda session: begin_again(session, server.gateway))
             folders = [Path(folder).expanduser() for folder in server.local_folders]
             shelf = Shelf(ArtifactStore(data / ARTIFACTS), folders)
             if freed := shelf.collect(database):
