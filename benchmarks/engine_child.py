@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, TextIO
 
 MAX_NUM_SEQS = 16
@@ -19,13 +20,11 @@ MAX_MODEL_LEN = 1024
 KV_CACHE_BYTES = 2**30
 
 
+Message = dict[str, Any]
+
+
 def main() -> None:
-    answers = private_stdout()
-    settings = json.loads(sys.stdin.readline())
-    engine = Engine(settings)
-    say(answers, {"ready": True})
-    for line in sys.stdin:
-        say(answers, engine.generate(json.loads(line)))
+    answer_lines(lambda settings: Engine(settings).generate)
 
 
 class Engine:
@@ -82,6 +81,15 @@ def engine_arguments(settings: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
 
+def answer_lines(start: Callable[[Message], Callable[[Message], Message]]) -> None:
+    """Start with the settings in stdin's first line, then answer each further one by what started."""
+    answers = private_stdout()
+    answer = start(json.loads(sys.stdin.readline()))
+    say(answers, {"ready": True})
+    for line in sys.stdin:
+        say(answers, answer(json.loads(line)))
+
+
 def private_stdout() -> TextIO:
     """Keep stdout for answers: vLLM logs there, and its children inherit it."""
     sys.stdout.flush()
@@ -90,7 +98,7 @@ def private_stdout() -> TextIO:
     return private
 
 
-def say(answers: TextIO, message: dict[str, Any]) -> None:
+def say(answers: TextIO, message: Message) -> None:
     answers.write(json.dumps(message) + "\n")
     answers.flush()
 

@@ -64,6 +64,9 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
 
 WorkerEvent = Phase | AdapterFailed | Ready
 
+SCHEDULER = "stackserve.engine.scheduler.AdapterScheduler"
+"""An engine's scheduler, by name: the gateway imports no engine."""
+
 ADAPTERS_PATH = "/stackserve/adapters"
 """A 404 there means that the engine counts nothing."""
 

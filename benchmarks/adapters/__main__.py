@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 from benchmarks import engine_child
 from benchmarks.adapters.headlines import headlines
@@ -36,34 +35,28 @@ from benchmarks.adapters.sessions import Workshop, count_sessions, play_scenes
 from benchmarks.adapters.shelf import DiskFull, Shelf
 from benchmarks.adapters.summary import summarise
 from benchmarks.adapters.variants import NOT_COMPILED, OPTIONS
+from benchmarks.command import INTERRUPTED, measure_to_end, prepare
 from benchmarks.lora_tax.plot import MISSING, can_plot
 from benchmarks.machine import Provenance, provenance
 from benchmarks.progress import Steps, counted_steps
 from benchmarks.table import print_table
 from stackserve.adapters import BaseArchitecture
-from stackserve.demo.base import ensure_demo_base
-from stackserve.errors import StackserveError
-
-INTERRUPTED = 130
 
 
 def main() -> int:
     options = parse()
-    try:
-        base = ensure_demo_base()
-        options.out.mkdir(parents=True, exist_ok=True)
-    except (StackserveError, OSError) as failed:
-        print(f"adapters: {failed}", file=sys.stderr)
+    base = prepare("adapters", options.out)
+    if base is None:
         return 1
     if not can_plot():
         print(MISSING, file=sys.stderr)
     source = provenance()
     record = Record()
-    interrupted = not _measure(options, base, record)
+    finished = measure_to_end("adapters", partial(_measure, options, base, record))
     _report(options, source, record)
     for engine, failure in record.failures.items():
         print(f"adapters: {engine}: ended early: {failure}", file=sys.stderr)
-    return INTERRUPTED if interrupted else int(bool(record.failures))
+    return int(bool(record.failures)) if finished else INTERRUPTED
 
 
 def scenes_of(options: Options) -> tuple[Scene, ...]:
@@ -79,29 +72,22 @@ def scenes_of(options: Options) -> tuple[Scene, ...]:
     return tuple(made)
 
 
-def _measure(options: Options, base: Path, record: Record) -> bool:
-    """False when it was interrupted."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        with _adapter_folder(options) as folder:
-            shelf = Shelf(folder, BaseArchitecture.from_folder(base))
-            workshop = Workshop(
-                base,
-                shelf,
-                options.out,
-                options.variants,
-                options.sizes.rounds,
-                options.eager,
-                options.drop_page_cache,
-            )
-            try:
-                _run(options, workshop, record)
-            finally:
-                record.adapters_on_disk, record.bytes_on_disk = shelf.size()
-    except KeyboardInterrupt:
-        print("adapters: interrupted; the report holds what was measured", file=sys.stderr)
-        return False
-    return True
+def _measure(options: Options, base: Path, record: Record) -> None:
+    with _adapter_folder(options) as folder:
+        shelf = Shelf(folder, BaseArchitecture.from_folder(base))
+        workshop = Workshop(
+            base,
+            shelf,
+            options.out,
+            options.variants,
+            options.sizes.rounds,
+            options.eager,
+            options.drop_page_cache,
+        )
+        try:
+            _run(options, workshop, record)
+        finally:
+            record.adapters_on_disk, record.bytes_on_disk = shelf.size()
 
 
 def _run(options: Options, workshop: Workshop, record: Record) -> None:
@@ -187,10 +173,6 @@ def _settings(options: Options) -> dict[str, object]:
         "stackserve": OPTIONS,
         "engine": engine_child.engine_arguments({"slots": 0, "eager": options.eager}),
     }
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

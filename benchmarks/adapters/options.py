@@ -15,13 +15,13 @@ from benchmarks.flags import (
     default_folder,
     folder,
     names_of,
-    ranks_of,
     whole_number,
     whole_numbers,
 )
-from benchmarks.lora_tax.cells import MIXED, MIXED_RANKS, Ranks
+from benchmarks.lora_tax.cells import MIXED, MIXED_RANKS, Ranks, ranks_up_to
 
 MAX_RANK = 64
+READ_RANKS = ranks_up_to(MAX_RANK)
 DESCRIPTION = """\
 Many adapters, few slots: what do the scheduler and the residency of adapters decide? Plays the same
 traffic through one engine of each variant, turn by turn, and prints speeds, waits and fairness.
@@ -76,7 +76,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     return Options(
         parts=tuple(Part(name) for name in given.parts or Part),
         variants=tuple(Variant(name) for name in given.variants or DEFAULT),
-        ranks=given.ranks or _ranks("16" if given.quick else f"8,{MIXED}"),
+        ranks=given.ranks or READ_RANKS("16" if given.quick else f"8,{MIXED}"),
         sizes=sizes,
         eager=given.quick,
         drop_page_cache=given.drop_page_cache,
@@ -119,7 +119,7 @@ def _parser() -> Parser:
     add(
         "--ranks",
         metavar="R,…",
-        type=_ranks,
+        type=READ_RANKS,
         help=f"ranks in `popularity`; '{MIXED}' is {'/'.join(map(str, MIXED_RANKS))} in turn"
         f" (8,{MIXED}; --quick: 16); the other parts use 16",
     )
@@ -146,8 +146,3 @@ def _parser() -> Parser:
         help="folder for results.json, the plots and the engines' logs",
     )
     return parser
-
-
-def _ranks(text: str) -> tuple[Ranks, ...]:
-    names = ranks_of(MAX_RANK, MIXED)(text)
-    return tuple(Ranks(name, MIXED_RANKS if name == MIXED else (int(name),)) for name in names)

@@ -8,14 +8,12 @@ n}. Ends when stdin ends.
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.adapters.child import stream_arguments
-from benchmarks.engine_child import private_stdout, say
+from benchmarks.engine_child import answer_lines
 
 BLOCK_TOKENS = 16
 BLOCKS = 100_000
@@ -26,12 +24,7 @@ SETTLE_STEPS = 5
 
 
 def main() -> None:
-    answers = private_stdout()
-    settings = json.loads(sys.stdin.readline())
-    desk = Desk(settings)
-    say(answers, {"ready": True})
-    for line in sys.stdin:
-        say(answers, desk.measure(json.loads(line)))
+    answer_lines(lambda settings: Desk(settings).measure)
 
 
 class Desk:

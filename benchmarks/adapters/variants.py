@@ -7,8 +7,8 @@ from enum import StrEnum
 from typing import Any
 
 from benchmarks.engines import EngineSettings
+from stackserve.protocol import SCHEDULER
 
-SCHEDULER = "stackserve.engine.scheduler.AdapterScheduler"
 OPTIONS: dict[str, Any] = {"starvation_seconds": 2.0, "min_residency_seconds": 0.5, "stagers": 2}
 HOST_BYTES = 2**30
 """Host memory for adapters beyond the slots: ours always, stock vLLM's as `stock-host`."""

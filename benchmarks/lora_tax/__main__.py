@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import tempfile
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
 from benchmarks import engine_child
+from benchmarks.command import INTERRUPTED, measure_to_end, prepare
 from benchmarks.lora_tax.cells import left_out
 from benchmarks.lora_tax.fleet import Folders
 from benchmarks.lora_tax.options import Options, parse
@@ -19,19 +19,12 @@ from benchmarks.lora_tax.run import Record, count_steps, run
 from benchmarks.machine import Provenance, provenance
 from benchmarks.progress import counted_steps
 from benchmarks.table import print_table
-from stackserve.demo.base import ensure_demo_base
-from stackserve.errors import StackserveError
-
-INTERRUPTED = 130
 
 
 def main() -> int:
     options = parse()
-    try:
-        base = ensure_demo_base()
-        options.out.mkdir(parents=True, exist_ok=True)
-    except (StackserveError, OSError) as failed:
-        print(f"lora_tax: {failed}", file=sys.stderr)
+    base = prepare("lora_tax", options.out)
+    if base is None:
         return 1
     if not can_plot():
         print(MISSING, file=sys.stderr)
@@ -40,28 +33,21 @@ def main() -> int:
         print(f"{phase.name}: no scenes of {listed} adapters, more than its rows", file=sys.stderr)
     source = provenance()
     record = Record()
-    interrupted = not _measure(options, base, record)
+    finished = measure_to_end("lora_tax", partial(_measure, options, base, record))
     _report(options, source, record)
     for kind, failure in record.failures.items():
         print(
             f"lora_tax: engine {kind} failed, and its targets with it: {failure}", file=sys.stderr
         )
-    return INTERRUPTED if interrupted else int(bool(record.failures))
+    return int(bool(record.failures)) if finished else INTERRUPTED
 
 
-def _measure(options: Options, base: Path, record: Record) -> bool:
-    """False when it was interrupted."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        with (
-            tempfile.TemporaryDirectory(prefix="lora-tax-", ignore_cleanup_errors=True) as scratch,
-            counted_steps(count_steps(options)) as steps,
-        ):
-            run(options, Folders(base, Path(scratch), options.out), record, steps)
-    except KeyboardInterrupt:
-        print("lora_tax: interrupted; the report holds what was measured", file=sys.stderr)
-        return False
-    return True
+def _measure(options: Options, base: Path, record: Record) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="lora-tax-", ignore_cleanup_errors=True) as scratch,
+        counted_steps(count_steps(options)) as steps,
+    ):
+        run(options, Folders(base, Path(scratch), options.out), record, steps)
 
 
 def _report(options: Options, source: Provenance, record: Record) -> None:
@@ -97,10 +83,6 @@ def _settings(options: Options) -> dict[str, object]:
         "slots": max(options.adapters),
         "engine": engine_child.engine_arguments({"slots": 0, "eager": options.eager}),
     }
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+from benchmarks.flags import ranks_of
 
 SLOT_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as max_lora_rank."""
@@ -99,6 +101,18 @@ class Ranks:
 
     def rank_of(self, adapter: int) -> int:
         return self.ranks[adapter % len(self.ranks)]
+
+
+def ranks_up_to(most: int) -> Callable[[str], tuple[Ranks, ...]]:
+    """Reads a flag: ranks with commas between them, each a number or `MIXED`."""
+    names_in = ranks_of(most, MIXED)
+
+    def parse(text: str) -> tuple[Ranks, ...]:
+        return tuple(
+            Ranks(name, MIXED_RANKS if name == MIXED else (int(name),)) for name in names_in(text)
+        )
+
+    return parse
 
 
 @dataclass(frozen=True)

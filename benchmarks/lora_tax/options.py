@@ -12,7 +12,6 @@ from benchmarks.flags import (
     default_folder,
     folder,
     names_of,
-    ranks_of,
     whole_number,
     whole_numbers,
 )
@@ -28,8 +27,10 @@ from benchmarks.lora_tax.cells import (
     Phase,
     Ranks,
     Target,
+    ranks_up_to,
 )
 
+READ_RANKS = ranks_up_to(MAX_RANK)
 DESCRIPTION = """\
 What do LoRA adapters cost? Serves the same batches through several vLLM engines that live side by side
 and take turns, round by round, and prints tokens per second and the ratio to `base` of the same round.
@@ -70,7 +71,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     chosen = given.phase or tuple(PHASES)
     targets = given.targets or (SMOKE_TARGETS if given.smoke else tuple(TARGETS))
     adapters = given.adapters or ((4,) if given.smoke else (1, 4, 8, 16))
-    ranks = given.ranks or (_ranks("16") if given.smoke else _ranks(f"8,16,64,{MIXED}"))
+    ranks = given.ranks or READ_RANKS("16" if given.smoke else f"8,16,64,{MIXED}")
     # What is held against `base` needs it.
     names = dict.fromkeys((BASELINE, *targets))
     return Options(
@@ -104,7 +105,7 @@ def _parser() -> Parser:
     add(
         "--ranks",
         metavar="R,…",
-        type=_ranks,
+        type=READ_RANKS,
         help=f"their ranks; '{MIXED}' is {'/'.join(map(str, MIXED_RANKS))} in turn (8,16,64,{MIXED};"
         " --smoke: 16)",
     )
@@ -127,8 +128,3 @@ def _parser() -> Parser:
         help="folder for results.json, the plot and the engines' logs",
     )
     return parser
-
-
-def _ranks(text: str) -> tuple[Ranks, ...]:
-    names = ranks_of(MAX_RANK, MIXED)(text)
-    return tuple(Ranks(name, MIXED_RANKS if name == MIXED else (int(name),)) for name in names)

@@ -8,13 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from stackserve.control.groups import Member, StackedGroup
-from stackserve.protocol import AdapterSpec, WorkerSpec
+from stackserve.protocol import SCHEDULER, AdapterSpec, WorkerSpec
 from stackserve.settings import LORA_RANKS, EngineSettings
 from stackserve.types import Target
 
 GIB = 2**30
-SCHEDULER = "stackserve.engine.scheduler.AdapterScheduler"
-"""By name: the gateway imports no engine."""
 MOST_PRELOADED = 64
 """Adapters that are loaded before a worker is ready; the rest load at their first request."""
 

@@ -9,7 +9,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from stackserve.engine import compat
+from stackserve.engine import compat, compat_kv
 
 
 def what_compiling_lacks() -> str:
@@ -160,7 +160,7 @@ def zero_blocks_of_every_layer_on_cpu() -> bool:
     def zero_block_ids(runner: Any, block_ids: list[int]) -> None:
         import torch
 
-        if not compat.zeroes_on_request(runner):
+        if not compat_kv.zeroes_on_request(runner):
             inside(runner, block_ids)
             return
         if not hasattr(runner, "zeroed_parts"):

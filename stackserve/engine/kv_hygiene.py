@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from stackserve.engine import compat
+from stackserve.engine import compat_kv as compat
 
 
 class TaintedBlocks:

@@ -52,7 +52,7 @@ class SlottedLayer(BoundLayer):
     weights: SlotWeights
 
     def load_slot(self, slot: int, memory: lora.WeightMemory) -> None:
-        self.weights.load_slot(slot, memory)
+        self.place(slot, self.prepare(self.weights.slices_in(slot), memory))
 
     def prepare(
         self, slices: tuple[lora.SliceWeights | None, ...], memory: lora.WeightMemory
@@ -164,13 +164,10 @@ class SlotWeights:
         self.a = tuple(_one_slot(each) for each in a)
         self.b = tuple(_one_slot(each) for each in b)
 
-    def load_slot(self, slot: int, memory: lora.WeightMemory) -> None:
+    def slices_in(self, slot: int) -> tuple[lora.SliceWeights | None, ...]:
+        """What vLLM has just written into `slot`."""
         stacked = zip(self.a, self.b, strict=True)
-        slices = tuple(_own_rank(a[slot, 0], b[slot, 0]) for a, b in stacked)
-        if any(slices):
-            self.adapters.load(slot, lora.LayerWeights(slices), memory)
-        else:
-            self.adapters.unload(slot)
+        return tuple(_own_rank(a[slot, 0], b[slot, 0]) for a, b in stacked)
 
 
 def bind_layer(wrapper: Any, module: Any) -> BoundLayer | None:

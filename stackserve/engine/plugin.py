@@ -9,14 +9,14 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from stackserve.engine import compat, compat_adapters, compat_cpu
+from stackserve.engine import compat, compat_adapters, compat_cpu, compat_kv
 from stackserve.engine.kv_hygiene import CleanBlocks
+from stackserve.protocol import SCHEDULER
 
 logger = logging.getLogger(__name__)
 
 PUNICA_WRAPPER = "stackserve.engine.lora.GroupedPunicaWrapper"
 CUDA_PUNICA_WRAPPER = "stackserve.engine.lora_cuda.make_wrapper"
-SCHEDULER = "stackserve.engine.scheduler.AdapterScheduler"
 SLOT_MANAGER = "stackserve.engine.adapter_slots.SlotManager"
 
 
@@ -45,7 +45,7 @@ def _let_our_scheduler_work() -> None:
     compat_adapters.use_slot_manager(SCHEDULER, SLOT_MANAGER)
     compat_adapters.answer_for_adapters(_answer)
     compat_adapters.raise_adapter_failures()
-    compat.zero_blocks_on_request(CleanBlocks)
+    compat_kv.zero_blocks_on_request(CleanBlocks)
 
 
 def _answer(scheduler: Any, operation: str, arguments: Mapping[str, Any]) -> Any:

@@ -111,9 +111,8 @@ class Batch:
         self._last: Request | None = None
 
     def begin(self, running: Iterable[int]) -> None:
-        """A new step, in which these adapters run already."""
+        """A new step, in which these adapters run already; the base is none of them."""
         self._inside = dict.fromkeys(running, 1)
-        self._inside.pop(BASE, None)
         self._last = None
 
     def enter(self, request: Request) -> None:

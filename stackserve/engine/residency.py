@@ -308,10 +308,9 @@ class Residency:
 
         One is let in over the budget when otherwise nothing would ever move, or with `displace`.
         """
-        if not self._has_room():
-            made = self._make_room(self.memory.expected(len(self._reading) + 1), now)
+        if not self._make_room(self.memory.expected(len(self._reading) + 1), now):
             stuck = not len(self._reading) and not self._candidates(now)
-            if not (made or stuck or displace):
+            if not (stuck or displace):
                 return False
         adapter = self._adapters[adapter_id]
         adapter.move(Tier.STAGING, now)

@@ -101,7 +101,7 @@ class AdapterScheduler(CleanBlocks, AsyncScheduler):  # type: ignore[misc]  # vl
 
     def _welcome(self, request: Request) -> bool:
         """Count a new request in; False when it has failed already."""
-        self.now = self._clock()
+        self.tick()
         key = self.key_of(request)
         self.meters.arrived(key)
         self.shares.arrived(key)
@@ -165,7 +165,7 @@ class AdapterScheduler(CleanBlocks, AsyncScheduler):  # type: ignore[misc]  # vl
     def update_from_output(
         self, scheduler_output: SchedulerOutput, model_runner_output: ModelRunnerOutput
     ) -> dict[int, EngineCoreOutputs]:
-        self.now = self._clock()
+        self.tick()
         outputs: dict[int, EngineCoreOutputs] = super().update_from_output(
             scheduler_output, model_runner_output
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -61,7 +61,7 @@ class Adapter:
     removed_at: float | None = None
     error: str | None = None
     """Why it could not be read the last time."""
-    reuse: float = field(default=0.0)
+    reuse: float = 0.0
     """Requests of late, each counted less as it ages."""
     reuse_at: float = 0.0
 

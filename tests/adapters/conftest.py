@@ -9,9 +9,18 @@ from typing import Any
 
 import pytest
 
-from stackserve.adapters import AdapterLimits, BaseArchitecture
+from stackserve.adapters import (
+    AdapterLimits,
+    AdapterStore,
+    BaseArchitecture,
+    Composite,
+    Part,
+    ValidatedAdapter,
+    validate_adapter,
+)
 from stackserve.errors import ArtifactRejected
 from tests import tiny_models
+from tests.adapters.composite_parts import LIMITS, make_parts
 from tests.tiny_models import Adapters, write_base
 
 
@@ -52,3 +61,31 @@ def refused() -> Any:
         assert caught.value.message.isprintable()
 
     return expect
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return make_parts(tmp_path_factory.mktemp("parts"))
+
+
+@pytest.fixture(scope="session")
+def parts(folders: dict[str, Path], base: BaseArchitecture) -> dict[str, ValidatedAdapter]:
+    return {name: validate_adapter(folder, base, LIMITS) for name, folder in folders.items()}
+
+
+@pytest.fixture
+def composite(parts: dict[str, ValidatedAdapter]) -> Any:
+    """A composite from names of `parts` and their weights."""
+    return lambda **weights: Composite(
+        tuple(Part(name, weight, parts[name.replace("_", "-")]) for name, weight in weights.items())
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> AdapterStore:
+    return AdapterStore(tmp_path / "store")
+
+
+@pytest.fixture
+def load(store: AdapterStore, base: BaseArchitecture) -> Any:
+    return lambda composite: store.import_adapter(composite, base, LIMITS)

@@ -1,14 +1,9 @@
-"""Composite adapters: exact against PEFT, the same bytes each time, built once, refused by name."""
+"""Composite adapters: exact against PEFT, the same bytes each time, refused by name."""
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import stat
 import tempfile
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,86 +21,8 @@ from stackserve.adapters import (
     validate_adapter,
     validate_source,
 )
-from stackserve.adapters import store as store_module
-from tests.tiny_models import HIDDEN, SHAPES, VOCABULARY, Adapters, key, raw
-
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-MODULES = tuple(f"model.layers.{layer}.{name}" for layer in range(2) for name in SHAPES)
-LIMITS = AdapterLimits(max_rank=64, max_bytes=1 << 20)
-
-
-def ending(*names: str) -> tuple[str, ...]:
-    return tuple(module for module in MODULES if module.endswith(names))
-
-
-def random_pairs(seed: int, ranks: Mapping[str, int], dtype: str = "F32") -> dict[str, Any]:
-    random = np.random.default_rng(seed)
-    tensors = {}
-    for module, rank in ranks.items():
-        outputs, inputs = SHAPES[module.partition("layers.")[2].partition(".")[2]]
-        tensors[key(module, "A")] = raw(random.normal(size=(rank, inputs)), dtype)
-        tensors[key(module, "B")] = raw(random.normal(size=(outputs, rank)), dtype)
-    return tensors
-
-
-def make_parts(root: Path) -> dict[str, Path]:
-    """Adapters that differ in all that a composite must respect."""
-    make = Adapters(root, defaults={}).make
-    all_linear = dict.fromkeys(MODULES, 3) | {"model.layers.1.mlp.up_proj": 4}
-    first_layer = dict.fromkeys(ending("down_proj")[:1], 2)
-    return {
-        "bf16": make(
-            {"r": 2, "lora_alpha": 3},
-            random_pairs(0, dict.fromkeys(ending("q_proj", "v_proj"), 2), "BF16"),
-        ),
-        "patterns": make(
-            {
-                "r": 3, "lora_alpha": 5, "target_modules": [name.split(".")[1] for name in SHAPES],
-                "rank_pattern": {"layers.1.mlp.up_proj": 4}, "alpha_pattern": {"down_proj": 7},
-            },
-            random_pairs(1, all_linear),
-        ),
-        "rslora": make(
-            {"r": 4, "lora_alpha": 5, "use_rslora": True},
-            random_pairs(2, dict.fromkeys(ending("q_proj", "v_proj"), 4), "F16"),
-        ),
-        "one-layer": make(
-            {"r": 2, "target_modules": ["layers.0.mlp.down_proj"]}, random_pairs(3, first_layer)
-        ),
-    }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return make_parts(tmp_path_factory.mktemp("parts"))
-
-
-@pytest.fixture(scope="module")
-def parts(folders: dict[str, Path], base: BaseArchitecture) -> dict[str, ValidatedAdapter]:
-    return {name: validate_adapter(folder, base, LIMITS) for name, folder in folders.items()}
-
-
-@pytest.fixture
-def composite(parts: dict[str, ValidatedAdapter]) -> Any:
-    """A composite from names of `parts` and their weights."""
-    return lambda **weights: Composite(
-        tuple(Part(name, weight, parts[name.replace("_", "-")]) for name, weight in weights.items())
-    )
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> AdapterStore:
-    return AdapterStore(tmp_path / "store")
-
-
-@pytest.fixture
-def load(store: AdapterStore, base: BaseArchitecture) -> Any:
-    return lambda composite: store.import_adapter(composite, base, LIMITS)
-
-
-def stored(root: Path) -> set[str]:
-    return {path.name for path in root.iterdir() if path.suffix != ".lock"} - {"composites"}
-
+from tests.adapters.composite_parts import CONFIG, LIMITS, MODULES, WEIGHTS, ending, stored
+from tests.tiny_models import HIDDEN, VOCABULARY, key, raw
 
 # Exactness
 
@@ -284,106 +201,6 @@ def test_a_check_without_room_for_temporary_files_says_so(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     with refused("store_unwritable", "No such file", "TMPDIR"):
         validate_source(composite(bf16=0.7), base, LIMITS)
-
-
-# The store
-
-
-def test_it_is_kept_read_only_under_its_digest(
-    composite: Any, load: Any, store: AdapterStore, tmp_path: Path
-) -> None:
-    mixed = load(composite(bf16=0.7, patterns=1))
-    assert mixed.folder == tmp_path / "store" / mixed.digest == store.verify(mixed.digest)
-    assert stored(tmp_path / "store") == {mixed.digest}
-    modes = [stat.S_IMODE(path.stat().st_mode) for path in (mixed.folder, *mixed.folder.iterdir())]
-    assert modes == [0o555, 0o444, 0o444]
-
-
-@pytest.fixture
-def builds(monkeypatch: Any) -> list[Composite]:
-    """What the store builds from now on."""
-    built: list[Composite] = []
-    real = store_module.build_composite
-
-    def build(composite: Composite, *args: Any) -> ValidatedAdapter:
-        built.append(composite)
-        return real(composite, *args)
-
-    monkeypatch.setattr(store_module, "build_composite", build)
-    return built
-
-
-def test_it_is_built_once(composite: Any, load: Any, builds: list[Composite]) -> None:
-    first = load(composite(bf16=0.7, patterns=1))
-    assert load(composite(patterns=1, bf16=0.7)) == first
-    assert len(builds) == 1
-
-
-@pytest.mark.parametrize("harm", ["bytes", "gone", "link"])
-def test_what_is_damaged_or_gone_is_built_again(
-    composite: Any, load: Any, builds: list[Composite], store: AdapterStore, tmp_path: Path, harm: str
-) -> None:  # fmt: skip
-    mix = composite(bf16=0.7, patterns=1)
-    mixed = load(mix)
-    link = tmp_path / "store" / "composites" / mix.recipe
-    if harm == "bytes":
-        os.chmod(mixed.folder / WEIGHTS, 0o600)
-        content = (mixed.folder / WEIGHTS).read_bytes()
-        (mixed.folder / WEIGHTS).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    elif harm == "gone":
-        assert store.collect(set()) == mixed.size_bytes
-        assert not list(link.parent.iterdir())
-    else:
-        link.unlink()
-        link.symlink_to("0" * 64)
-    assert load(mix) == mixed
-    assert len(builds) == 2
-    assert load(mix) == mixed
-    assert len(builds) == 2
-    assert store.verify(mixed.digest)
-
-
-def test_collect_keeps_the_composites_that_it_is_told_to_keep(
-    composite: Any, load: Any, builds: list[Composite], store: AdapterStore
-) -> None:
-    kept, dropped = load(composite(bf16=0.7)), load(composite(bf16=0.8))
-    assert store.collect({kept.digest}) == dropped.size_bytes
-    load(composite(bf16=0.7))
-    assert len(builds) == 2
-
-
-def test_one_built_before_is_held_to_todays_limits(
-    composite: Any, load: Any, base: BaseArchitecture, store: AdapterStore, refused: Any
-) -> None:
-    load(composite(bf16=0.7, patterns=1))
-    with refused("rank_over_limit", "over the limit of 4"):
-        store.import_adapter(composite(bf16=0.7, patterns=1), base, AdapterLimits(4, 1 << 20))
-
-
-def test_threads_that_build_one_composite_at_once_all_succeed(
-    composite: Any, load: Any, tmp_path: Path
-) -> None:
-    mix = composite(bf16=0.7, patterns=1)
-    with ThreadPoolExecutor(4) as pool:
-        digests = {adapter.digest for adapter in pool.map(lambda _: load(mix), range(12))}
-    assert stored(tmp_path / "store") == digests
-    assert [path.name for path in (tmp_path / "store" / "composites").iterdir()] == [mix.recipe]
-
-
-@pytest.mark.parametrize("failing", ["fsync", "rename", "symlink"])
-def test_a_full_disk_is_a_refusal_that_leaves_nothing_half_made(
-    composite: Any, load: Any, tmp_path: Path, refused: Any, monkeypatch: Any, failing: str
-) -> None:
-    def full(*args: Any, **kwargs: Any) -> Any:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    mix = composite(bf16=0.7)
-    with monkeypatch.context() as patched:
-        patched.setattr(os, failing, full)
-        with refused("store_full", " bytes"):
-            load(mix)
-    assert not [name for name in stored(tmp_path / "store") if name.startswith(".")]
-    assert stored(tmp_path / "store") - {load(mix).digest} == set()
 
 
 # Refusals

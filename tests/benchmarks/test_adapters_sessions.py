@@ -22,9 +22,10 @@ from benchmarks.adapters.sessions import Turns, Workshop, by_engine, count_sessi
 from benchmarks.adapters.shelf import SPARE_BYTES, DiskFull, Shelf, adapter_bytes
 from benchmarks.adapters.sizes import FULL, QUICK
 from benchmarks.adapters.traffic import Traffic
-from benchmarks.adapters.variants import SCHEDULER, Shape, Variant, settings_of
+from benchmarks.adapters.variants import Shape, Variant, settings_of
 from benchmarks.lora_tax.cells import Ranks
 from stackserve.adapters import BaseArchitecture
+from stackserve.protocol import SCHEDULER
 from tests.tiny_models import write_base
 
 RANK_2 = Ranks("2", (2,))

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from stackserve.control.groups import StackedGroup
-from stackserve.control.launch import SCHEDULER, engine_options, targets_of, worker_spec
-from stackserve.protocol import WorkerSpec
+from stackserve.control.launch import engine_options, targets_of, worker_spec
+from stackserve.protocol import SCHEDULER, WorkerSpec
 from stackserve.settings import EngineSettings, MemberSettings
 from tests.conftest import Models, read
 

@@ -21,7 +21,7 @@ from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheGroupSpec, SlidingWindowSpec
 from vllm.v1.worker.cpu_model_runner import CPUModelRunner
 
-from stackserve.engine import compat, compat_cpu
+from stackserve.engine import compat_cpu, compat_kv
 from stackserve.engine.kv_hygiene import CleanBlocks
 from tests.engine.scheduler_harness import Harness
 from tests.engine.scheduler_model import Memory, Work
@@ -236,7 +236,7 @@ def workers_are_made_able_to_zero_for_our_scheduler_and_adapters_alone(base: Pat
     for scheduler, lora in ((Cleaning, object()), (Cleaning, None), (AsyncScheduler, object())):
         made = KVCacheConfig(1, [], [])
         core.get_kv_cache_configs = lambda *_, made=made: [made]
-        compat.zero_blocks_on_request(CleanBlocks)
+        compat_kv.zero_blocks_on_request(CleanBlocks)
         chosen = SimpleNamespace(get_scheduler_cls=lambda cls=scheduler: cls)
         config = SimpleNamespace(scheduler_config=chosen, lora_config=lora)
         core.get_kv_cache_configs(config, [], [])
@@ -303,7 +303,7 @@ CHECKS = (
 
 def main() -> None:
     # As the plug-in does in each of vLLM's processes.
-    compat.zero_blocks_on_request(CleanBlocks)
+    compat_kv.zero_blocks_on_request(CleanBlocks)
     compat_cpu.zero_blocks_of_every_layer_on_cpu()
     with TemporaryDirectory() as folder:
         base = write_base(Path(folder, "base"), MODEL)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from stackserve.engine.adapter_host import MemoryHost
 from stackserve.engine.residency import Residency
 from stackserve.engine.slot_policy import PolicySettings
-from stackserve.engine.tiers import Work
+from stackserve.engine.tiers import Tier, Work
 
 TICK = 0.1
 """Seconds of a step."""
@@ -99,3 +99,9 @@ class World:
 
     def on_device(self) -> set[int]:
         return set(self.residency.residents())
+
+
+def tier_of(world: World, adapter: int) -> Tier | None:
+    """None when nothing is known of the adapter."""
+    record = world.residency.get(adapter)
+    return record.tier if record else None
