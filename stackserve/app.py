@@ -31,6 +31,7 @@ from stackserve.control.storefront import Store
 from stackserve.control.update import changed_options
 from stackserve.edge.relay import Drain
 from stackserve.edge.routes import build_app
+from stackserve.edge.shadow import Shadows
 from stackserve.errors import ConfigError
 from stackserve.metrics import NOBODY, Metrics
 from stackserve.oci.api import PREFIX, control_plane
@@ -56,6 +57,7 @@ class Gateway:
         port: int,
         drain: Drain,
         metrics: Metrics,
+        shadows: Shadows,
         server: ServerSettings,
     ) -> None:
         self.port = port
@@ -64,6 +66,7 @@ class Gateway:
         self._fleet = fleet
         self._drain = drain
         self._metrics = metrics
+        self._shadows = shadows
         self._server = server
         self._updating = asyncio.Lock()
 
@@ -117,6 +120,7 @@ class Gateway:
         It still listens: new requests hear that the server shuts down, probes how far it is.
         """
         self._drain.begun = True
+        await self._shadows.close()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 for deployment in self.deployments():
@@ -177,8 +181,9 @@ async def open_gateway(
                 routes,
                 settings.server.drain_seconds,
             )
-        gateway = Gateway(deployments, fleet, port, drain, metrics, settings.server)
-        app = build_app(routes, gateway.statuses, metrics, drain, settings.server)
+        shadows = Shadows(metrics)
+        gateway = Gateway(deployments, fleet, port, drain, metrics, shadows, settings.server)
+        app = build_app(routes, gateway.statuses, metrics, drain, shadows, settings.server)
         if store is not None and fleet is not None:
             app.mount(PREFIX, control_plane(store, _this_gateway(settings.server, port, fleet)))
         async with _http_server(guarded(app, authenticator, settings.server), listener):
@@ -191,6 +196,7 @@ async def open_gateway(
                 drain.begun = True
                 for deployment in gateway.deployments():
                     deployment.gate.shut("the server shuts down")
+                await shadows.close()
                 for life in lives:
                     life.cancel()
                 await asyncio.gather(*lives, return_exceptions=True)

@@ -82,6 +82,12 @@ class Metrics:
             ("group", "outcome"),
             registry=self.registry,
         )
+        self.shadows = Counter(
+            "stackserve_shadow_requests",
+            "Copies of requests for an alias's shadow by how they ended",
+            (*labels, "outcome"),
+            registry=self.registry,
+        )
         self.scrape_failures = Counter(
             "stackserve_worker_scrape_failures",
             "Scrapes to which a group's worker contributed nothing, because it did not answer",

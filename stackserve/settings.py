@@ -30,6 +30,9 @@ GroupName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$
 LEAST_WEIGHT, LARGEST_WEIGHT, MOST_PARTS = 0.001, 100.0, 32
 """Of a composite. Smaller weights change next to nothing, larger ones are slips of the keyboard."""
 
+PartWeight = Annotated[float, Field(gt=0, le=1_000_000)]
+"""Of an alias's member, relative to the others."""
+
 MOST_SLOTS_BY_DEFAULT = 8
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -104,7 +107,7 @@ class AliasSettings(Section):
     """A key that stands for members, each for its part of the requests."""
 
     key: Key = Field(description="The alias in `model`; no other model may have that name.")
-    members: dict[Key, Annotated[float, Field(gt=0, le=1_000_000)]] = Field(
+    members: dict[Key, PartWeight] = Field(
         min_length=1, max_length=MOST_PARTS,
         description="Keys of members or the base, each with a weight over 0: its part of the requests "
         "is its weight among all of them.",
@@ -277,6 +280,14 @@ class GroupSettings(Section):
         """The base, then the members."""
         return (self.base, *self.members)
 
+    @property
+    def names(self) -> Iterator[str]:
+        """All that may be written in `model` for one of `models` or an alias."""
+        for model in self.models:
+            yield from (model.key, self.model_id_of(model), f"{self.name}/{model.key}")
+        for alias in self.aliases:
+            yield from (alias.key, f"{self.name}/{alias.key}")
+
     def model_id_of(self, model: ModelSettings) -> str:
         """The other name of one of `models`."""
         return model.model_id or f"{self.name}/{model.key}"
@@ -308,14 +319,14 @@ class Settings(Section):
         """One endpoint serves all groups, so a name in `model` must mean one thing."""
         group_names: dict[str, str] = {}
         models: dict[str, str] = {}
-        mistakes: list[InitErrorDetails] = []
+        mistakes: dict[Place, InitErrorDetails] = {}
         for place, name, owner in self._names():
             owners = group_names if place[-1] == "name" else models
             first = owners.setdefault(name, owner)
             if first != owner:
-                mistakes.append(_used_twice(place, name, first))
+                mistakes.setdefault(place, _used_twice(place, name, first))
         if mistakes:
-            raise ValidationError.from_exception_data("Settings", mistakes)
+            raise ValidationError.from_exception_data("Settings", [*mistakes.values()])
         return self
 
     def _names(self) -> Iterator[tuple[Place, str, str]]:
@@ -326,9 +337,11 @@ class Settings(Section):
             for place, model in zip(places, group.models, strict=True):
                 owner = ".".join(map(str, ("groups", g, *place)))
                 yield ("groups", g, *place, "key"), model.key, owner
+                yield ("groups", g, *place, "key"), f"{group.name}/{model.key}", owner
                 yield ("groups", g, *place, "model_id"), group.model_id_of(model), owner
             for a, alias in enumerate(group.aliases):
-                yield ("groups", g, "aliases", a, "key"), alias.key, f"groups.{g}.aliases.{a}"
+                for name in (alias.key, f"{group.name}/{alias.key}"):
+                    yield ("groups", g, "aliases", a, "key"), name, f"groups.{g}.aliases.{a}"
 
 
 Place = tuple[int | str, ...]

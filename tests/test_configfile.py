@@ -18,6 +18,7 @@ GROUP = "groups:\n  - name: g\n    base: {path: b}\n"
 ENGINE = GROUP + "    engine: {%s}\n"
 MEMBERS = GROUP + "    members: [%s]\n"
 COMPOSITE = MEMBERS % "{key: a, path: x}, {key: b, adapters: {a: 2}}, {key: c, adapters: {%s}}"
+ALIAS = GROUP + "    members: [{key: a, path: x}]\n    aliases: [{%s}]\n"
 BOMB = "a: &a [x, x]\n" + "".join(
     f"{new}: &{new} [*{old}, *{old}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )
@@ -101,6 +102,19 @@ MISTAKES = [
     (COMPOSITE % "a: 1, a: 2", "c.yaml:4: a: this key is written twice; keep one"),
     (GROUP + "  - name: h\n    base: {path: c}\n", "c.yaml:5: groups.1.base.key: 'base' is not allowed: groups.0.base has that name"),
     (GROUP + "  - name: g\n    base: {path: c, key: c}\n", "c.yaml:4: groups.1.name: 'g' is not allowed: groups.0 has that name"),
+    # aliases
+    (ALIAS % "key: x, members: {}", "c.yaml:5: groups.0.aliases.0.members: {} is not allowed: should have at least one item"),
+    (ALIAS % f"key: x, members: {{{', '.join(f'k{n}: 1' for n in range(33))}}}", "c.yaml:5: groups.0.aliases.0.members: "),
+    (ALIAS % "key: x, members: {a: 0}", "c.yaml:5: groups.0.aliases.0.members.a: 0 is not allowed: should be greater than 0"),
+    (ALIAS % "key: x, members: {a: -1}", "c.yaml:5: groups.0.aliases.0.members.a: -1 is not allowed: should be greater than 0"),
+    (ALIAS % "key: x, members: {a: .inf}", "c.yaml:5: groups.0.aliases.0.members.a: inf is not allowed"),
+    (ALIAS % "key: x, members: {b: 1}", "c.yaml:5: groups.0.aliases.0.members.b: 'b' is not allowed: the group has no such member, nor its base"),
+    (ALIAS % "key: x, members: {x: 1}", "c.yaml:5: groups.0.aliases.0.members.x: 'x' is not allowed: the group has no such member"),
+    (ALIAS % "key: x, members: {a: 1}, shadow: b", "c.yaml:5: groups.0.aliases.0.shadow: 'b' is not allowed: the group has no such member"),
+    (ALIAS % "key: a, members: {a: 1}", "c.yaml:5: groups.0.aliases.0.key: 'a' is not allowed: groups.0.members.0 has that name"),
+    (ALIAS % "key: base, members: {a: 1}", "c.yaml:5: groups.0.aliases.0.key: 'base' is not allowed: groups.0.base has that name"),
+    (ALIAS % "key: x, members: {a: 1}}, {key: x, members: {a: 1}", "c.yaml:5: groups.0.aliases.1.key: 'x' is not allowed: groups.0.aliases.0 has that name"),
+    (MEMBERS % "{key: a, path: x, model_id: m},\n      {key: b, path: y, model_id: g/a}", "c.yaml:5: groups.0.members.1.model_id: 'g/a' is not allowed: groups.0.members.0 has that name"),
     # YAML
     ("", "c.yaml: expected a mapping with the key `groups`"),
     ("# nothing\n", "c.yaml: expected a mapping with the key `groups`"),

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 
 from stackserve.errors import InvalidParameter
 from stackserve.server_settings import Section
-from stackserve.settings import EngineSettings, Key
+from stackserve.settings import MOST_PARTS, EngineSettings, Key, PartWeight
 
 ENGINE, TRAFFIC = "stackserve.engine", "stackserve.traffic"
 
@@ -27,7 +27,15 @@ class MemberTerms(Section):
     share: float = Field(1, gt=0, le=1000)
 
 
+class AliasTerms(Section):
+    """A key that stands for members, each for a part of its requests."""
+
+    members: dict[Key, PartWeight] = Field(min_length=1, max_length=MOST_PARTS)
+    shadow: Key | None = None
+
+
 class Traffic(Section):
+    aliases: dict[Key, AliasTerms] = Field({}, max_length=500)
     members: dict[Key, MemberTerms] = Field({}, max_length=500)
 
 
@@ -43,6 +51,15 @@ def read_traffic(metadata: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> 
     for key in traffic.members:
         if key not in known:
             raise _no_member(f"members.{key}", key)
+    for name, alias in traffic.aliases.items():
+        if name in known:
+            raise InvalidParameter(
+                f"{TRAFFIC}: aliases.{name} is the key of a member; take another"
+            )
+        named = (*alias.members, *((alias.shadow,) if alias.shadow else ()))
+        for key in named:
+            if key not in known:
+                raise _no_member(f"aliases.{name}", key)
     return traffic
 
 

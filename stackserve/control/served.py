@@ -7,15 +7,15 @@ from collections.abc import Callable
 from stackserve.control.groups import StackedGroup, refusal
 from stackserve.control.launch import targets_of
 from stackserve.routing.gate import Gate
+from stackserve.routing.policy import Alias, WeightedMember
 from stackserve.routing.snapshot import GroupRoutes
-from stackserve.settings import GroupSettings
+from stackserve.settings import AliasSettings, GroupSettings
 from stackserve.types import Refusal
 
 
 def pending_routes(gate: Gate, settings: GroupSettings, address: str | None = None) -> GroupRoutes:
     """While a group is read for the first time."""
-    names = (name for m in settings.models for name in (m.key, settings.model_id_of(m)))
-    return GroupRoutes(gate, pending=tuple(names), address=address)
+    return GroupRoutes(gate, pending=tuple(settings.names), address=address)
 
 
 def served_routes(
@@ -32,7 +32,13 @@ def served_routes(
         tuple(each for each in targets if each not in refused) if refused else targets,
         (*group.refused, *(_engine_refusal(group.settings, each.key) for each in refused)),
         address=address,
+        aliases=tuple(map(_alias, group.settings.aliases)),
     )
+
+
+def _alias(settings: AliasSettings) -> Alias:
+    weighted = (WeightedMember(key, weight) for key, weight in settings.members.items())
+    return Alias(settings.key, tuple(weighted), settings.shadow)
 
 
 def _engine_refusal(settings: GroupSettings, key: str) -> Refusal:

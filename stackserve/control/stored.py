@@ -15,7 +15,13 @@ from stackserve.catalog.policy import MemberTerms, Traffic, read_engine, read_tr
 from stackserve.catalog.resources import find
 from stackserve.control.desired import Content
 from stackserve.errors import InvalidParameter
-from stackserve.settings import BaseSettings, EngineSettings, GroupSettings, MemberSettings
+from stackserve.settings import (
+    AliasSettings,
+    BaseSettings,
+    EngineSettings,
+    GroupSettings,
+    MemberSettings,
+)
 from stackserve.store.tables import Group, GroupMember, Model
 
 OPTION = "STACKSERVE_"
@@ -45,7 +51,16 @@ def settings_of(shelf: Shelf, session: Session, name: str, content: Content) -> 
     assert base is not None, "a stacked group has its base among its members"
     engine = _with_options(read_engine(group.custom_metadata), dict(content.environment))
     try:
-        return GroupSettings(name=name, base=base, members=tuple(members), engine=engine)
+        return GroupSettings(
+            name=name,
+            base=base,
+            members=tuple(members),
+            aliases=tuple(
+                AliasSettings(key=key, members=terms.members, shadow=terms.shadow)
+                for key, terms in traffic.aliases.items()
+            ),
+            engine=engine,
+        )
     except ValidationError as error:
         raise InvalidParameter(f"group {group.id}: {error.errors()[0]['msg']}") from None
 

@@ -151,25 +151,19 @@ def clashes(
             name: group
             for group, settings in running.items()
             if group not in offered or group in found
-            for name in _names(settings)
+            for name in settings.names
         }
         more = {
             group: f"{name} is still a name of group {taken[name]}, which is not updated; "
             "restart the server, or give it another name"
             for group, settings in offered.items()
             if group not in found
-            for name in _names(settings)
+            for name in settings.names
             if name in taken
         }
         if not more:
             return found
         found |= more
-
-
-def _names(settings: GroupSettings) -> Iterator[str]:
-    for model in settings.models:
-        yield model.key
-        yield settings.model_id_of(model)
 
 
 def _terms(member: Member) -> tuple[str, float, bool]:
@@ -183,11 +177,15 @@ def difference(old: StackedGroup, new: StackedGroup) -> str:
     kept = before.keys() & after.keys()
     replaced = {k for k in kept if before[k].adapter.digest != after[k].adapter.digest}
     adjusted = {k for k in kept - replaced if _terms(before[k]) != _terms(after[k])}
+    was, will_be = ({a.key: a for a in group.settings.aliases} for group in (old, new))
     counts = {
         "added": len(after.keys() - before.keys()),
         "replaced": len(replaced),
         "adjusted": len(adjusted),
         "removed": len(before.keys() - after.keys()),
         "refused": len(set(new.refused) - set(old.refused)),
+        "aliases changed": sum(
+            was.get(key) != will_be.get(key) for key in was.keys() | will_be.keys()
+        ),
     }
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count)

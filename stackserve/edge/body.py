@@ -29,6 +29,11 @@ class RoutedBody:
         fields: dict[str, object] = {**self._fields, "model": name}
         return msgspec.json.encode({**fields, "stream": True} if stream else fields)
 
+    def in_one_piece(self, name: str) -> bytes:
+        """The body with another `model`, and for an answer that is no stream."""
+        fields = {k: v for k, v in self._fields.items() if k not in ("stream", "stream_options")}
+        return msgspec.json.encode({**fields, "model": name})
+
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     """The whole body. Raises RequestRejected over `limit` bytes, ClientGone on a disconnect."""

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from stackserve.edge.asgi import Receive, Scope, Send, header, send_whole
 from stackserve.edge.errors import oci_answer
-from stackserve.edge.models import card
+from stackserve.edge.models import cards
 from stackserve.edge.relay import NEEDED_TASK, Call, Relay
 from stackserve.errors import RequestRejected, StackserveError
 from stackserve.routing.snapshot import Routes
@@ -76,12 +76,12 @@ def predict_routes(predict: Predict, routes: Routes, created: int) -> list[Route
 
     async def models(request: Request) -> Response:
         try:
-            _, gate = routes.current.resolve_at(request.path_params["address"], None)
+            way = routes.current.resolve_at(request.path_params["address"], None)
         except StackserveError as error:
             told = oci_answer(error)
             return Response(told.body, told.status, dict(told.headers))
-        group = routes.current.groups[gate.group]
-        return JSONResponse({"object": "list", "data": [card(t, created) for t in group.targets]})
+        group = routes.current.groups[way.gate.group]
+        return JSONResponse({"object": "list", "data": cards(group, created)})
 
     kinds = ("predict", "predictWithResponseStream")
     return [

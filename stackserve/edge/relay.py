@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import random
 import uuid
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import msgspec
 from stackserve.edge.asgi import Receive, Scope, Send, send_part, send_start, send_whole
 from stackserve.edge.body import ClientGone, RoutedBody, parse_body, read_body
 from stackserve.edge.errors import answer, event, oci_answer, oci_body
+from stackserve.edge.shadow import Shadows
 from stackserve.edge.streaming import EventStream, EventTooLarge
 from stackserve.errors import (
     EngineFailed,
@@ -28,7 +30,7 @@ from stackserve.errors import (
 )
 from stackserve.metrics import Metrics, RequestTimer
 from stackserve.routing.gate import Endpoint
-from stackserve.routing.snapshot import Routes
+from stackserve.routing.snapshot import Routes, Way
 from stackserve.types import Target
 
 logger = logging.getLogger(__name__)
@@ -83,10 +85,13 @@ class Call:
 class Relay:
     """An ASGI endpoint for the routes of `NEEDED_TASK`."""
 
-    def __init__(self, routes: Routes, metrics: Metrics, drain: Drain, max_body: int) -> None:
+    def __init__(
+        self, routes: Routes, metrics: Metrics, drain: Drain, shadows: Shadows, max_body: int
+    ) -> None:
         self._routes = routes
         self._metrics = metrics
         self._drain = drain
+        self._shadows = shadows
         self._max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -117,22 +122,25 @@ class Relay:
         receive: Receive,
         timer: RequestTimer,
     ) -> None:
-        name = _name_of(call, body)
-        snapshot = self._routes.current
-        if call.address is not None:
-            target, gate = snapshot.resolve_at(call.address, name)
-        else:
-            target, gate = snapshot.resolve(name or "")
+        way = self._way(call, body)
+        target = way.target
         timer.name(target)
-        exchange.name(target)
+        exchange.name(way)
         path = call.path or _path_of(body)
-        # Nothing may be awaited between `resolve` and `enter`: see Gate.uses.
-        with gate.enter(target.worker_model) as endpoint:
+        # Nothing may be awaited between `_way` and `enter`: see Gate.uses.
+        with way.gate.enter(target.worker_model) as endpoint:
             _check_task(path, target, endpoint)
+            self._shadows.send(way, path, body, exchange.id)
             relayed = body.with_model(target.worker_model, stream=call.stream)
             work = exchange.run(endpoint, path, target, relayed, timer)
             if not await _unless_gone(receive, endpoint.closed, _in_time(call, exchange, work)):
                 raise _broke_off(target)
+
+    def _way(self, call: Call, body: RoutedBody) -> Way:
+        name, draw, snapshot = _name_of(call, body), random.random(), self._routes.current
+        if call.address is not None:
+            return snapshot.resolve_at(call.address, name, draw)
+        return snapshot.resolve(name or "", draw)
 
 
 def _path_of(body: RoutedBody) -> str:
@@ -159,7 +167,7 @@ def _name_of(call: Call, body: RoutedBody) -> str | None:
 async def _in_time(call: Call, exchange: Exchange, work: Coroutine[None, None, None]) -> None:
     """Raises TookTooLong for an answer that is not there in time, and is no stream."""
     limit = asyncio.timeout(call.timeout)
-    exchange.on_stream = lambda: limit.reschedule(None)
+    exchange.on_answer = lambda: limit.reschedule(None)
     try:
         async with limit:
             await work
@@ -216,33 +224,35 @@ class Exchange:
     """One request to a worker and the answer to the client."""
 
     def __init__(self, request_id: str, send: Send, *, of_deployment: bool = False) -> None:
-        self.on_stream: Callable[[], None] = lambda: None
-        """Called when the answer turns out to be a stream."""
-        self._id = request_id
+        self.on_answer: Callable[[], None] = lambda: None
+        """Called when the whole answer is there, or a stream begins."""
+        self.id = request_id
         self._of_deployment = of_deployment
         self._send = send
         self._identity: tuple[tuple[str, str], ...] = (("x-request-id", request_id),)
         self._streaming = False
 
-    def name(self, target: Target) -> None:
+    def name(self, way: Way) -> None:
         """From now on every answer says whose it is, an error too."""
-        self._identity = (*self._identity, *_identity(target))
+        self._identity = (*self._identity, *_identity(way.target))
+        if way.alias is not None:
+            self._identity = (*self._identity, ("x-stackserve-alias", way.alias))
 
     async def run(
         self, endpoint: Endpoint, path: str, target: Target, body: bytes, timer: RequestTimer
     ) -> None:
         """Ask the worker and pass its answer on. Raises EngineFailed when the worker breaks off."""
-        headers = {"content-type": "application/json", "x-request-id": self._id}
+        headers = {"content-type": "application/json", "x-request-id": self.id}
         data = io.BytesIO(body)  # as a file: aiohttp warns of large bytes
         try:
             async with endpoint.session.post(path, data=data, headers=headers) as upstream:
                 if upstream.content_type == "text/event-stream":
-                    self.on_stream()
+                    self.on_answer()
                     await self._pass_events(upstream, timer)
                 else:
                     await self._pass_whole(upstream, timer)
         except WORKER_BROKE as error:
-            logger.warning("%s: worker of %s broke off: %r", self._id, target.group, error)
+            logger.warning("%s: worker of %s broke off: %r", self.id, target.group, error)
             raise _broke_off(target) from None
 
     async def fail(self, error: StackserveError) -> None:
@@ -255,6 +265,7 @@ class Exchange:
 
     async def _pass_whole(self, upstream: aiohttp.ClientResponse, timer: RequestTimer) -> None:
         body = await upstream.read()
+        self.on_answer()
         timer.first_byte()
         timer.outcome = "ok" if upstream.status < 400 else f"engine_{upstream.status}"
         if self._of_deployment and upstream.status >= 400:

@@ -13,9 +13,10 @@ from starlette.routing import Route
 from stackserve.control.states import DeploymentStatus
 from stackserve.edge.errors import answer
 from stackserve.edge.health import add_health
-from stackserve.edge.models import card, model_list
+from stackserve.edge.models import model_list, shown_model
 from stackserve.edge.predict import Predict, predict_routes
 from stackserve.edge.relay import NEEDED_TASK, Drain, Relay
+from stackserve.edge.shadow import Shadows
 from stackserve.errors import RequestRejected, StackserveError
 from stackserve.metrics import Metrics
 from stackserve.routing.snapshot import Routes
@@ -27,11 +28,16 @@ Statuses = Callable[[], Sequence[DeploymentStatus]]
 
 
 def build_app(
-    routes: Routes, statuses: Statuses, metrics: Metrics, drain: Drain, server: ServerSettings
+    routes: Routes,
+    statuses: Statuses,
+    metrics: Metrics,
+    drain: Drain,
+    shadows: Shadows,
+    server: ServerSettings,
 ) -> FastAPI:
     """Wire the paths to their answers."""
     app = FastAPI(title="stackserve", openapi_url=None, docs_url=None, redoc_url=None)
-    relay = Relay(routes, metrics, drain, server.max_body_mib * MIB)
+    relay = Relay(routes, metrics, drain, shadows, server.max_body_mib * MIB)
     predict = Predict(relay, server.predict_max_body_mib * MIB, server.predict_timeout_seconds)
     app.router.routes.extend(Route(path, relay, methods=["POST"]) for path in NEEDED_TASK)
     app.router.routes.extend(predict_routes(predict, routes, int(time.time())))
@@ -52,8 +58,7 @@ def _add_models(app: FastAPI, routes: Routes) -> None:
 
     @app.get("/v1/models/{name:path}")
     async def show_model(name: str) -> dict[str, Any]:
-        target, _ = routes.current.resolve(name)
-        return card(target, created)
+        return shown_model(routes.current, name, created)
 
 
 async def _on_error(_: Request, error: Exception) -> Response:

@@ -6,12 +6,13 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from types import MappingProxyType
 from typing import TypeVar
 
 from stackserve.errors import MemberRefused, UnknownDeployment, UnknownModel
 from stackserve.routing.gate import Gate
+from stackserve.routing.policy import Alias, choose
 from stackserve.types import Refusal, Target
 
 T = TypeVar("T")
@@ -23,8 +24,44 @@ MAX_COMPARED = 500
 
 
 @dataclass(frozen=True)
+class Way:
+    """Where one request goes: to a target, through its group's gate. `alias` is the key by which it was
+    chosen, if so, and `shadow` another target that gets a copy.
+    """
+
+    target: Target
+    gate: Gate
+    alias: str | None = None
+    shadow: Target | None = None
+
+
+@dataclass(frozen=True)
+class ServedAlias:
+    """An alias of whose members one at least is served; `targets` are the group's by their keys."""
+
+    group: str
+    alias: Alias
+    targets: Mapping[str, Target]
+
+    @property
+    def key(self) -> str:
+        return self.alias.key
+
+    @property
+    def model_id(self) -> str:
+        return full_name(self)
+
+    def way(self, gate: Gate, draw: float) -> Way:
+        """That of a request which drew this number, at least 0 and below 1."""
+        target = self.targets[choose(self.alias, draw)]
+        shadow = self.targets[self.alias.shadow] if self.alias.shadow else None
+        return Way(target, gate, self.key, shadow if shadow != target else None)
+
+
+@dataclass(frozen=True)
 class GroupRoutes:
-    """What one group serves. `pending` are names whose adapters are still being read.
+    """What one group serves; its aliases as configured, whatever is served of them. `pending` are names
+    whose adapters are still being read.
 
     A group with an `address`, the OCID of its deployment, is asked there by keys and model ids, which
     others may use too; under the names that all share it has `<group>/<key>` alone, so that nobody's
@@ -36,28 +73,55 @@ class GroupRoutes:
     refusals: tuple[Refusal, ...] = ()
     pending: tuple[str, ...] = ()
     address: str | None = None
+    aliases: tuple[Alias, ...] = ()
 
     @cached_property
     def names(self) -> Names:
         """What may be written in `model` where only this group is meant."""
-        targets = {name: each for each in self.targets for name in _names_of(each)}
-        refusals = {name: each for each in self.refusals for name in _names_of(each)}
-        return Names(targets, refusals, dict.fromkeys(self.pending, self.gate.group))
+        return Names(
+            {name: each for each in self.targets for name in _names_of(each)},
+            {name: each for each in self.served_aliases for name in _names_of(each)},
+            {name: each for each in self._all_refusals for name in _names_of(each)},
+            dict.fromkeys(self.pending, self.gate.group),
+        )
 
     @cached_property
     def shared_names(self) -> Names:
         """What may be written in `model` where any group can be meant."""
         if self.address is None:
             return self.names
-        targets = {full_name(each): each for each in self.targets}
-        return Names(targets, {full_name(each): each for each in self.refusals}, {})
+        return Names(
+            {full_name(each): each for each in self.targets},
+            {full_name(each): each for each in self.served_aliases},
+            {full_name(each): each for each in self._all_refusals},
+            {},
+        )
+
+    @cached_property
+    def served_aliases(self) -> tuple[ServedAlias, ...]:
+        """Those of whose members at least one is served, without the others."""
+        targets = {each.key: each for each in self.targets}
+        return tuple(
+            ServedAlias(self.gate.group, alias, targets)
+            for alias in (each.among(targets.keys()) for each in self.aliases)
+            if alias is not None
+        )
+
+    @cached_property
+    def _all_refusals(self) -> tuple[Refusal, ...]:
+        """Of members, and of aliases that have no other members."""
+        served = {each.key for each in self.served_aliases}
+        codes = {each.key: each.code for each in self.refusals}
+        lost = (alias for alias in self.aliases if alias.key not in served)
+        return (*self.refusals, *(_refused(self.gate.group, alias, codes) for alias in lost))
 
 
 @dataclass(frozen=True)
 class Names:
-    """What names mean: a target, a refusal, or a group that is still being read."""
+    """What names mean: a target, an alias, a refusal, or a group that is still being read."""
 
     targets: Mapping[str, Target]
+    aliases: Mapping[str, ServedAlias]
     refusals: Mapping[str, Refusal]
     pending: Mapping[str, str]
 
@@ -75,6 +139,7 @@ class RoutingSnapshot:
         shared = [group.shared_names for group in self.groups.values()]
         names = Names(
             _joined(each.targets for each in shared),
+            _joined(each.aliases for each in shared),
             _joined(each.refusals for each in shared),
             _joined(each.pending for each in shared),
         )
@@ -82,14 +147,15 @@ class RoutingSnapshot:
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "addresses", MappingProxyType(addressed))
 
-    def resolve(self, name: str) -> tuple[Target, Gate]:
-        """The target that `name` means. Never a guess, and never the base for an unknown name.
+    def resolve(self, name: str, draw: float = 0) -> Way:
+        """The target that `name` means; of an alias, what `draw` chooses, at least 0 and below 1. Never a
+        guess, and never the base for an unknown name.
 
         Raises UnknownModel with near matches, MemberRefused, or GroupNotReady.
         """
-        return self._resolve(name, self.names)
+        return self._resolve(name, self.names, draw)
 
-    def resolve_at(self, address: str, name: str | None) -> tuple[Target, Gate]:
+    def resolve_at(self, address: str, name: str | None, draw: float = 0) -> Way:
         """The target that `name` means to a deployment; without a name, its base.
 
         Raises UnknownDeployment, and what `resolve` raises.
@@ -98,14 +164,16 @@ class RoutingSnapshot:
             raise UnknownDeployment(f"no deployment {address[:128]} is served here")
         group = self.groups[self.addresses[address]]
         if name is not None:
-            return self._resolve(name, group.names)
+            return self._resolve(name, group.names, draw)
         if not group.targets:
             raise group.gate.not_ready()
-        return group.targets[0], group.gate
+        return Way(group.targets[0], group.gate)
 
-    def _resolve(self, name: str, names: Names) -> tuple[Target, Gate]:
+    def _resolve(self, name: str, names: Names, draw: float) -> Way:
         if target := names.targets.get(name):
-            return target, self.groups[target.group].gate
+            return Way(target, self.groups[target.group].gate)
+        if alias := names.aliases.get(name):
+            return alias.way(self.groups[alias.group].gate, draw)
         if refusal := names.refusals.get(name):
             raise MemberRefused(
                 f"model {refusal.key} is configured but not served: {refusal.message} "
@@ -132,17 +200,24 @@ def _joined(parts: Iterable[Mapping[str, T]]) -> Mapping[str, T]:
     return MappingProxyType(joined)
 
 
-def full_name(model: Target | Refusal) -> str:
+def full_name(model: Target | ServedAlias | Refusal) -> str:
     """Its name beside all groups' models."""
     return f"{model.group}/{model.key}"
 
 
-def _names_of(model: Target | Refusal) -> tuple[str, str, str]:
+def _names_of(model: Target | ServedAlias | Refusal) -> tuple[str, str, str]:
     return model.key, model.model_id, full_name(model)
 
 
+def _refused(group: str, alias: Alias, codes: Mapping[str, str]) -> Refusal:
+    """An alias without members that are served is refused as they are."""
+    reasons = [f"{each.key} ({codes.get(each.key, 'not served')})" for each in alias.members]
+    message = f"None of its members is served: {', '.join(reasons)}."
+    return Refusal(group, alias.key, f"{group}/{alias.key}", "alias_refused", message)
+
+
 def _hint(name: str, names: Names) -> str:
-    candidates = list(islice(names.targets, MAX_COMPARED))
+    candidates = list(islice(chain(names.targets, names.aliases), MAX_COMPARED))
     near = difflib.get_close_matches(name[:MAX_SHOWN], candidates, n=MAX_HINTS)
     if near:
         return f"; did you mean {' or '.join(near)}?"

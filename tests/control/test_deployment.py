@@ -41,9 +41,9 @@ class Living:
 
     async def answer(self, model: str = "a") -> str:
         """What the worker says to a request for a model."""
-        target, gate = self.routes.current.resolve(model)
-        body = question("hello", model=target.worker_model)
-        with gate.enter(target.worker_model) as endpoint:
+        way = self.routes.current.resolve(model)
+        body = question("hello", model=way.target.worker_model)
+        with way.gate.enter(way.target.worker_model) as endpoint:
             async with endpoint.session.post(CHAT, json=body) as response:
                 completion: Any = await response.json()
         return str(completion["choices"][0]["message"]["content"])

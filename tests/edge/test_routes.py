@@ -10,6 +10,7 @@ import pytest
 from stackserve.edge.asgi import Message
 from stackserve.edge.relay import Drain
 from stackserve.edge.routes import Statuses, build_app
+from stackserve.edge.shadow import Shadows
 from stackserve.metrics import Metrics
 from stackserve.routing.snapshot import Routes
 from stackserve.server_settings import ServerSettings
@@ -17,7 +18,8 @@ from stackserve.server_settings import ServerSettings
 
 async def get(path: str, statuses: Statuses, sent: list[Message]) -> None:
     """Ask an application that knows no groups; what it answers goes to `sent`."""
-    app = build_app(Routes(), statuses, Metrics(), Drain(), ServerSettings())
+    metrics = Metrics()
+    app = build_app(Routes(), statuses, metrics, Drain(), Shadows(metrics), ServerSettings())
 
     async def receive() -> Message:
         return {"type": "http.request", "body": b""}

@@ -6,7 +6,7 @@ import pytest
 
 from stackserve.errors import GroupNotReady, MemberRefused, StackserveError, UnknownModel
 from stackserve.routing.gate import Gate
-from stackserve.routing.snapshot import MAX_SHOWN, GroupRoutes, Routes, RoutingSnapshot
+from stackserve.routing.snapshot import MAX_SHOWN, GroupRoutes, Routes, RoutingSnapshot, Way
 from stackserve.types import Refusal, Target
 
 
@@ -26,7 +26,7 @@ SNAPSHOT = RoutingSnapshot({"g": SERVED, "h": LOADING})
 
 @pytest.mark.parametrize("name", ["pirate", "g/pirate"])
 def test_a_key_and_a_model_id_mean_the_same_weights(name: str) -> None:
-    assert SNAPSHOT.resolve(name) == (target("pirate"), GATE)
+    assert SNAPSHOT.resolve(name) == Way(target("pirate"), GATE)
 
 
 @pytest.mark.parametrize(
@@ -60,8 +60,8 @@ def test_a_huge_name_is_not_repeated_whole() -> None:
 
 def test_replacing_a_group_leaves_the_old_snapshot_and_the_other_groups_as_they_were() -> None:
     newer = SNAPSHOT.with_group("g", GroupRoutes(GATE, targets=(target("pirate", version="2"),)))
-    assert newer.resolve("pirate")[0].version == "2"
-    assert SNAPSHOT.resolve("pirate")[0].version == "1"
+    assert newer.resolve("pirate").target.version == "2"
+    assert SNAPSHOT.resolve("pirate").target.version == "1"
     with pytest.raises(UnknownModel):
         newer.resolve("terse")
     with pytest.raises(GroupNotReady):
@@ -78,5 +78,5 @@ def test_publishing_swaps_what_requests_see() -> None:
     routes = Routes()
     before = routes.current
     routes.publish("g", SERVED)
-    assert routes.current.resolve("terse")[0].key == "terse"
+    assert routes.current.resolve("terse").target.key == "terse"
     assert not before.names.targets
