@@ -19,6 +19,7 @@ StackserveError
 │   ├── NotNow               it must wait for other work on the resource
 │   ├── StaleEtag            the resource has changed since it was read
 │   └── RetryTokenReused     the token came with another request before
+├── StoreUnavailable     the database cannot do its work now: locked, full, damaged or gone
 ├── TookTooLong          the request was not answered within its time
 └── EngineFailed         the engine broke while it worked on this request
 """
@@ -137,6 +138,12 @@ class RolloutFailed(StackserveError):
         more = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""
         super().__init__("; ".join(shown) + more)
         self.failures = dict(failures)
+
+
+class StoreUnavailable(StackserveError):
+    """The database cannot do its work now: it is locked, full, damaged or gone."""
+
+    code = "store_unavailable"
 
 
 class TookTooLong(StackserveError):

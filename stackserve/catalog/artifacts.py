@@ -40,6 +40,8 @@ class Shelf:
         self._store = store
         self._folders = tuple(folder.resolve() for folder in folders)
         self._limits = limits
+        self._unchanged: dict[str, Facts] = {}
+        """By digest, the stamps of a registered folder when all of it was last read."""
 
     @contextmanager
     def receive(self, chunks: Iterable[bytes], *, of_group: bool = False) -> Iterator[Artifact]:
@@ -61,23 +63,39 @@ class Shelf:
 
         Raises InvalidParameter for a folder that may not be registered, and ArtifactRejected.
         """
-        folder = Path(written).resolve()
-        if not any(folder.is_relative_to(allowed) for allowed in self._folders):
+        folder = self._allowed(written)
+        found: dict[str, Any] = {}
+        if detect(folder) is ArtifactKind.BASE:
+            with _reading(folder):
+                before = _stamps(folder)
+                found = _examine(folder, ArtifactKind.BASE)
+                manifest = Manifest.of(folder)
+            found["facts"]["stamps"] = before
+            stored = StoredArtifact(manifest.digest, manifest, folder)
+            yield _row(stored, **found, folder=str(folder))
+            return
+
+        def inspect(copy: Path) -> None:
+            found.update(_examine(copy, detect(copy)))
+
+        with self._store.add_folder(folder, inspect) as stored:
+            yield _row(stored, **found)
+
+    def _allowed(self, written: str) -> Path:
+        try:
+            folder = Path(written).resolve()
+            allowed = any(folder.is_relative_to(each) for each in self._folders)
+            exists = allowed and folder.is_dir()
+        except (OSError, RuntimeError, ValueError) as error:  # links in a ring, names too long, NUL
+            raise InvalidParameter(f"path {written[:256]!r} is no folder's: {error}") from None
+        if not allowed:
             raise InvalidParameter(
                 f"path {written[:256]} may not be registered; upload the model, or have the "
                 "operator add a folder above it to server.local_folders"
             )
-        if not folder.is_dir():
+        if not exists:
             raise ArtifactRejected("folder_missing", f"{folder} is not a folder")
-        kind = detect(folder)
-        found = _examine(folder, kind)
-        if kind is not ArtifactKind.BASE:
-            with self._store.add_folder(folder) as stored:
-                yield _row(stored, **found)
-            return
-        before, manifest = _stamps(folder), Manifest.of(folder)
-        found["facts"]["stamps"] = before
-        yield _row(StoredArtifact(manifest.digest, manifest, folder), **found, folder=str(folder))
+        return folder
 
     def folder(self, artifact: Artifact) -> Path:
         """Where an artifact's files are, after a look at their names and sizes; of a registered
@@ -86,24 +104,28 @@ class Shelf:
         if artifact.folder is None:
             return self._store.open(artifact.digest).folder
         folder = Path(artifact.folder)
-        if not folder.is_dir():
-            raise ArtifactRejected(
-                "folder_missing", f"{folder} is gone, where a base was registered; put it back"
-            )
-        if _stamps(folder) != artifact.facts.get("stamps") and (
-            Manifest.of(folder).digest != artifact.digest
-        ):
+        with _reading(folder):
+            if not folder.is_dir():
+                raise ArtifactRejected(
+                    "folder_missing", f"{folder} is gone, where a base was registered; put it back"
+                )
+            stamps = _stamps(folder)
+            if stamps in (artifact.facts.get("stamps"), self._unchanged.get(artifact.digest)):
+                return folder
+            digest = Manifest.of(folder).digest
+        if digest != artifact.digest:
             raise ArtifactRejected(
                 "artifact_damaged",
                 f"{folder} is no longer what was registered; register it as a new model",
             )
+        self._unchanged[artifact.digest] = stamps
         return folder
 
-    def manifest(self, artifact: Artifact) -> Manifest:
-        """Raises ArtifactRejected."""
-        if artifact.folder is None:
-            return self._store.open(artifact.digest).manifest
-        return Manifest.of(self.folder(artifact))
+    def files(self, artifact: Artifact) -> list[tuple[str, Path]]:
+        """Each file's name in the artifact, and where it is. Raises ArtifactRejected."""
+        folder = self.folder(artifact)
+        with _reading(folder):
+            return [(name, folder / name) for name in _stamps(folder)]
 
     def collect(self, database: Database) -> int:
         """Let go of what no model and no group refers to; the bytes freed."""
@@ -123,15 +145,33 @@ def find_artifact(session: Session, digest: str | None, owner: str) -> Artifact:
 
 
 def refer(session: Session, owner: Model | Group, artifact: Artifact) -> None:
-    """Give a locked model or group its artifact, for good. Raises Conflict when it has another."""
+    """Give a locked model or group its artifact, for good. Raises Conflict when it has another.
+
+    Of what is known twice, the later place counts: the earlier folder may be gone by now.
+    """
     if owner.artifact_digest not in (None, artifact.digest):
         raise Conflict(
             f"{owner.id} has an artifact, which never changes; create another one for these files"
         )
-    if session.get(Artifact, artifact.digest) is None:
+    known = session.get(Artifact, artifact.digest)
+    if known is None:
         session.add(artifact)
         session.flush()
+    elif known.folder is not None:
+        known.folder, known.facts = artifact.folder, artifact.facts
     owner.artifact_digest = artifact.digest
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Turn an error of a registered folder's disk into a refusal."""
+    try:
+        yield
+    except OSError as error:
+        raise ArtifactRejected(
+            "file_unreadable",
+            f"{error.filename or folder} cannot be read ({error.strerror}); check its permissions",
+        ) from error
 
 
 def _forget_unreferred(session: Session) -> set[str]:

@@ -22,6 +22,9 @@ from stackserve.store.tables import Artifact, Group, GroupMember, Model, Version
 STACKED, HOMOGENEOUS, HETEROGENEOUS = "STACKED", "HOMOGENEOUS", "HETEROGENEOUS"
 MEMBERS = "memberModelEntries.memberModelDetails"
 BASE = "modelGroupDetails.baseModelId"
+SOURCE = "modelGroupCloneSourceDetails.sourceId"
+PATCHES = "modelGroupCloneSourceDetails.patchModelGroupMemberModelDetails.items"
+HISTORY = "modelGroupVersionHistoryId"
 ADDED_BASE = "the base was not among the members and was added, without an inference key"
 MOST_TOLD = 3
 
@@ -52,15 +55,18 @@ def plan_group(
         raise InvalidParameter(
             f"{BASE} is required for a STACKED model group", code="missing_parameter"
         )
+    if wanted.history_id is not None:
+        _history(session, wanted.history_id)
     members, added = wanted.members, False
-    check_members(members, MEMBERS)
+    place = PATCHES if wanted.source_group_id else MEMBERS
+    check_members(members, place)
     if wanted.base_model_id is not None:
         members, added = with_base(members, wanted.base_model_id)
-        check_members(members, MEMBERS)
+        check_members(members, place)
     keys = [member.key for member in members if member.key is not None]
     read_engine(wanted.custom_metadata)
     read_traffic(wanted.custom_metadata, keys)
-    artifacts = _artifacts(session, members, shift=-1 if added else 0)
+    artifacts = _artifacts(session, members, SOURCE if wanted.source_group_id else BASE)
     if wanted.type != STACKED:
         return members, added, Preflight(tuple(_without(artifacts)), (), None)
     base = next(each for each in artifacts if each.model_id == wanted.base_model_id)
@@ -110,7 +116,7 @@ def update_group(
     joined = changes.pop("history_id", None)
     if joined is not None and joined != group.history_id:
         if group.history_id is not None:
-            raise Conflict(f"modelGroupVersionHistoryId: {identifier} is in {group.history_id}")
+            raise Conflict(f"{HISTORY}: {identifier} is in {group.history_id}")
         _number(session, group, joined)
     for column, value in changes.items():
         setattr(group, column, value)
@@ -152,15 +158,15 @@ def entries_of(session: Session, group_id: str) -> tuple[MemberEntry, ...]:
 
 
 def _artifacts(
-    session: Session, members: Sequence[MemberEntry], shift: int
+    session: Session, members: Sequence[MemberEntry], otherwise: str
 ) -> list[MemberArtifact]:
-    """Each member's artifact. `shift` from its place here to its place in the request."""
+    """Each member's artifact. `otherwise` is the field that brings in members without a place."""
     ids = [member.model_id for member in members]
     query = select(Model, Artifact).outerjoin(Artifact).where(Model.id.in_(ids))
     found = {model.id: (model, artifact) for model, artifact in session.execute(query)}
     checked = []
-    for number, member in enumerate(members):
-        place = f"{MEMBERS}.{number + shift}.modelId" if number + shift >= 0 else BASE
+    for member in members:
+        place = f"{member.place}.modelId" if member.place else otherwise
         if member.model_id not in found:
             raise InvalidParameter(f"{place}: there is no model {member.model_id[:128]}")
         model, artifact = found[member.model_id]
@@ -191,13 +197,18 @@ def _refuse(findings: Sequence[Finding]) -> None:
 
 def _number(session: Session, group: Group, history_id: str) -> None:
     """Give a group the next number of a history, which is locked for it, and make it the latest."""
-    try:
-        history = find(session, VersionHistory, history_id, lock=True)
-    except NotFound as error:
-        raise InvalidParameter(f"modelGroupVersionHistoryId: {error.message}") from None
+    history = _history(session, history_id, lock=True)
     history.latest_version += 1
     history.latest_group_id = group.id
     group.history_id, group.version_id = history_id, history.latest_version
+
+
+def _history(session: Session, history_id: str, *, lock: bool = False) -> VersionHistory:
+    """The history that a request names. Raises InvalidParameter."""
+    try:
+        return find(session, VersionHistory, history_id, lock=lock)
+    except NotFound as error:
+        raise InvalidParameter(f"{HISTORY}: {error.message}") from None
 
 
 def _latest(session: Session, history_id: str, but: str) -> str | None:

@@ -20,6 +20,8 @@ class MemberEntry:
     model_id: str
     key: str | None = None
     unused: dict[str, Any] = field(default_factory=dict, compare=False)
+    place: str | None = field(default=None, compare=False)
+    """Its name on the wire, when the request at hand has it."""
 
 
 @dataclass(frozen=True)
@@ -35,19 +37,21 @@ def check_members(members: Sequence[MemberEntry], place: str) -> None:
     """Raises InvalidParameter for a list that no group can have; `place` is its name on the wire."""
     if not 1 <= len(members) <= MOST_MEMBERS:
         raise InvalidParameter(f"{place} has {len(members)} members; give 1 to {MOST_MEMBERS}")
-    keys: dict[str, int] = {}
-    models: dict[str, int] = {}
+    owners: dict[str, str] = {}
+    models: set[str] = set()
     for number, member in enumerate(members):
-        where = f"{place}.{number}"
+        where = member.place or f"{place}.{number}"
         _check_key(member.key, f"{where}.inferenceKey")
-        first = keys.setdefault(member.key, number) if member.key is not None else number
-        if first != number:
+        if member.model_id in models:
             raise InvalidParameter(
-                f"{where}.inferenceKey is {member.key}, the key of member {first} too; each has its own"
+                f"{where}.modelId is {member.model_id}, which is a member before; name a model once"
             )
-        if (first := models.setdefault(member.model_id, number)) != number:
+        models.add(member.model_id)
+        if member.key is None:
+            continue
+        if (owner := owners.setdefault(member.key, member.model_id)) != member.model_id:
             raise InvalidParameter(
-                f"{where}.modelId is {member.model_id}, which is member {first} too; name a model once"
+                f"{where}.inferenceKey is {member.key}, the key of {owner} too; each has its own"
             )
 
 

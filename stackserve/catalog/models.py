@@ -12,6 +12,8 @@ from stackserve.errors import Conflict, InvalidParameter, NotFound
 from stackserve.store.tables import Group, GroupMember, Model, ModelVersionSet
 
 ACTIVE, INACTIVE = "ACTIVE", "INACTIVE"
+USER = "USER"
+"""The category of all models here, and of their sets; the other, SERVICE, is of OCI's own."""
 MOST_NAMED = 3
 """Groups that a refusal names."""
 
@@ -109,11 +111,19 @@ def create_version_set(session: Session, created_by: str, **fields: Any) -> Mode
     return versions
 
 
-def delete_version_set(session: Session, identifier: str, if_match: str | None) -> None:
-    """Raises NotFound, StaleEtag, and Conflict while it has models."""
+def delete_version_set(
+    session: Session, identifier: str, if_match: str | None, *, with_models: bool = False
+) -> None:
+    """Raises NotFound, StaleEtag, and Conflict while it has models, or with them, while a group has one."""
     versions = find(session, ModelVersionSet, identifier, lock=True)
     touch(versions, if_match)
-    model = session.scalar(select(Model.id).where(Model.version_set_id == identifier).limit(1))
-    if model is not None:
-        raise Conflict(f"model version set {identifier} has {model}; delete its models first")
+    models = session.scalars(select(Model.id).where(Model.version_set_id == identifier)).all()
+    if models and not with_models:
+        raise Conflict(
+            f"model version set {identifier} has {models[0]}; delete its models first, or give "
+            "isDeleteRelatedModels"
+        )
+    for model in models:
+        delete_model(session, model, None)
+    session.flush()
     session.delete(versions)

@@ -15,6 +15,7 @@ from stackserve.errors import InvalidParameter
 from stackserve.server_settings import Section
 from stackserve.settings import MOST_PARTS, EngineSettings, Key, PartWeight
 
+METADATA = "modelGroupDetails.customMetadataList"
 ENGINE, TRAFFIC = "stackserve.engine", "stackserve.traffic"
 
 S = TypeVar("S", bound=Section)
@@ -54,7 +55,7 @@ def read_traffic(metadata: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> 
     for name, alias in traffic.aliases.items():
         if name in known:
             raise InvalidParameter(
-                f"{TRAFFIC}: aliases.{name} is the key of a member; take another"
+                f"{METADATA}: {TRAFFIC}: aliases.{name} is the key of a member; take another"
             )
         named = (*alias.members, *((alias.shadow,) if alias.shadow else ()))
         for key in named:
@@ -64,7 +65,9 @@ def read_traffic(metadata: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> 
 
 
 def _no_member(place: str, key: str) -> InvalidParameter:
-    return InvalidParameter(f"{TRAFFIC}: {place}: no member of the group has the key {key}")
+    return InvalidParameter(
+        f"{METADATA}: {TRAFFIC}: {place}: no member of the group has the key {key}"
+    )
 
 
 def _read(metadata: Sequence[Mapping[str, Any]], key: str, kind: type[S]) -> S:
@@ -77,8 +80,7 @@ def _read(metadata: Sequence[Mapping[str, Any]], key: str, kind: type[S]) -> S:
         problem = error.errors()[0]
         place = ".".join(map(str, problem["loc"]))
         raise InvalidParameter(
-            f"modelGroupDetails.customMetadataList: {key}: {place + ': ' if place else ''}"
-            f"{problem['msg']}"
+            f"{METADATA}: {key}: {place + ': ' if place else ''}{problem['msg']}"
         ) from None
 
 

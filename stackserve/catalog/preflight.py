@@ -66,21 +66,32 @@ def check_stacked(
     wrong = _wrong_kind(base, ArtifactKind.BASE)
     if wrong is not None or base.artifact is None:
         return Preflight((wrong,) if wrong else (), (), None)
+    try:
+        foundation = _foundation(base.artifact, shelf)
+    except ArtifactRejected as error:
+        return Preflight((Finding(base.place, error.code, error.message),), (), None)
     findings = [
-        finding for each in adapters if (finding := _check_adapter(base.artifact, each, shelf))
+        finding for each in adapters if (finding := _check_adapter(foundation, each, shelf))
     ]
     fitting = [each.artifact for each in adapters if each.artifact is not None]
-    try:
-        cost = _cost(architecture_of(base.artifact, shelf), fitting) if not findings else None
-    except ArtifactRejected as error:
-        findings.append(Finding(base.place, error.code, error.message))
-        cost = None
+    cost = _cost(foundation.architecture, fitting) if not findings else None
     return Preflight(tuple(findings), tuple(_notes(adapters)), cost)
 
 
-def architecture_of(base: Artifact, shelf: Shelf) -> BaseArchitecture:
+@dataclass(frozen=True)
+class _Foundation:
+    """A base that can carry adapters, looked at once for all of them."""
+
+    folder: Path
+    architecture: BaseArchitecture
+
+
+def _foundation(base: Artifact, shelf: Shelf) -> _Foundation:
     """Raises ArtifactRejected."""
-    return _architecture(shelf.folder(base), base.facts["fingerprint"])
+    folder = shelf.folder(base)
+    architecture = _architecture(folder, base.facts["fingerprint"])
+    served_modules(architecture)
+    return _Foundation(folder, architecture)
 
 
 @lru_cache(maxsize=64)
@@ -98,13 +109,13 @@ def _misfit(adapter: Path, base: Path, fingerprint: str) -> tuple[str, str] | No
     return None
 
 
-def _check_adapter(base: Artifact, adapter: MemberArtifact, shelf: Shelf) -> Finding | None:
+def _check_adapter(base: _Foundation, adapter: MemberArtifact, shelf: Shelf) -> Finding | None:
     wrong = _wrong_kind(adapter, ArtifactKind.ADAPTER)
     if wrong is not None or adapter.artifact is None:
         return wrong
     try:
         folder = shelf.folder(adapter.artifact)
-        misfit = _misfit(folder, shelf.folder(base), base.facts["fingerprint"])
+        misfit = _misfit(folder, base.folder, base.architecture.fingerprint)
     except ArtifactRejected as error:
         misfit = error.code, error.message
     return Finding(adapter.place, *misfit) if misfit else None

@@ -38,8 +38,11 @@ def now() -> datetime:
 
 
 def find(session: Session, table: type[R], identifier: str, *, lock: bool = False) -> R:
-    """The resource of this id, `lock`ed against other writers. Raises NotFound."""
-    row = session.get(table, identifier, with_for_update=lock or None)
+    """The resource of this id, `lock`ed against other writers. Raises NotFound.
+
+    A row is read again when it is locked: another writer may have changed it since it was seen.
+    """
+    row = session.get(table, identifier, with_for_update=lock or None, populate_existing=lock)
     if row is None:
         raise NotFound(f"there is no {noun(table)} {identifier[:128]}")
     return row

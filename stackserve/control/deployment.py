@@ -24,7 +24,7 @@ from stackserve.control.served import pending_routes, served_routes
 from stackserve.control.states import DeploymentState, DeploymentStatus, Standing
 from stackserve.control.tasks import first_of
 from stackserve.control.trial import Trial
-from stackserve.control.update import check_settings, fitted
+from stackserve.control.update import check_settings, fitted, switchable
 from stackserve.errors import RolloutFailed, StackserveError
 from stackserve.protocol import AdapterFailed, AdapterSpec, Phase, Ready, WorkerEvent
 from stackserve.routing.gate import Endpoint, Gate
@@ -152,14 +152,12 @@ class Deployment:
         """Serve this in place of what is served, all of it or nothing: each new adapter is loaded and
         computes a token before the routes are swapped, in one assignment.
 
-        Raises RolloutFailed, and then everything is as before; NotLive, as `fitted` does.
+        Raises RolloutFailed or NotLive, and then everything is as before.
         """
         async with self._switching:
-            group = self.fitted(group)
-            if group.refused:
-                raise RolloutFailed({each.key: each.message for each in group.refused})
             if self.gate.endpoint is None or self.wanted is None:
                 raise RolloutFailed({"": f"its engine does not answer: {self.standing.detail}"})
+            group = switchable(group, self.wanted, room_of(self._options or {}))
             self._trial = trial = Trial(self.wanted, asyncio.get_running_loop().create_future())
             self.want(group)
             try:
@@ -210,11 +208,13 @@ class Deployment:
             self.standing.move(
                 DeploymentState.FAILED, "an internal error; the server's log says more"
             )
+            self._give_up({"": self.standing.detail})
             self._settled.set()
             await asyncio.Event().wait()
         finally:
             self.gate.shut("the server shuts down")
             self.standing.move(DeploymentState.STOPPED, "the server shuts down")
+            self._give_up({"": self.standing.detail})
 
     async def _prepare(self) -> None:
         """Until it is known what to serve: what is read now, or what an update wants before that."""
@@ -311,9 +311,9 @@ class Deployment:
         specs = {spec.worker_model: spec for spec in adapter_specs(group)}
         starts = self.gate.endpoint is not endpoint
         report = self.standing.report if starts else self.standing.note
-        loaded = await self._roster.load(session, specs, report)
+        await self._roster.load(session, specs, report)
         if not news.is_set() and not starts:
-            await self._try(endpoint, loaded, report)
+            await self._try(endpoint, specs, report)
         if news.is_set():
             return
         self._publish(group)
@@ -329,13 +329,17 @@ class Deployment:
         await news.wait()
 
     async def _try(
-        self, endpoint: Endpoint, loaded: Sequence[AdapterSpec], report: Callable[[str], None]
+        self, endpoint: Endpoint, specs: Mapping[str, AdapterSpec], report: Callable[[str], None]
     ) -> None:
-        """Of a switch: prove what was loaded, or give the switch up."""
-        if self._trial is not None:
-            failures = self._roster.refusals() or await self._roster.probe(endpoint, loaded, report)
-            if failures:
-                self._give_up(failures)
+        """Of a switch: prove what is not served yet, or give the switch up."""
+        if self._trial is None:
+            return
+        served = {each.worker_model for each in self._routes.current.groups[self.name].targets}
+        new = [spec for name, spec in specs.items() if name not in served]
+        if failures := (
+            self._roster.refusals(specs) or await self._roster.probe(endpoint, new, report)
+        ):
+            self._give_up(failures)
 
     def _give_up(self, failures: Mapping[str, str]) -> None:
         """A switch has failed: what was wanted before it is wanted again."""

@@ -32,6 +32,8 @@ class Wish:
     served: Content | None
     """What was brought to service before, and is known to work."""
     update_type: UpdateType | None
+    work: str | None = None
+    """The work request that it came with."""
 
 
 class Step(Enum):
@@ -57,6 +59,8 @@ def next_step(wish: Wish, running: Content | None) -> Step:
         return Step.START
     if running == wish.content:
         return Step.REST
+    if wish.served is None:
+        return Step.STOP  # it never served, so the next one need not stand beside it
     same_engine = running.environment == wish.content.environment
     return Step.SWITCH if wish.update_type is UpdateType.LIVE and same_engine else Step.REPLACE
 

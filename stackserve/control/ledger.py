@@ -66,24 +66,23 @@ class Ledger:
         await self._write(wish.id, write)
 
     async def served(self, wish: Wish) -> None:
-        """What is wanted is served; the work is done."""
+        """What is wanted has come to service by an update; the work is done."""
 
         def write(session: Session, row: Deployment) -> None:
-            if _content(row.wanted_group_id, row.configuration) != wish.content:
-                return
-            catalog.served(row, row.wanted_group_id, row.configuration)
-            if row.lifecycle_state == State.UPDATING:
+            if _is_still(wish, row):
+                catalog.served(row, row.wanted_group_id, row.configuration)
                 row.lifecycle_state = State.ACTIVE
-            if row.wanted_state == Wanted.ACTIVE and (work := catalog.current_work(session, row)):
-                finish(work)
+                if work := catalog.current_work(session, row):
+                    finish(work)
 
-        if self._news(wish.id, "served", wish.content):
-            await self._write(wish.id, write)
+        await self._write(wish.id, write)
 
     async def update_failed(self, wish: Wish, error: RolloutFailed) -> None:
         """Nothing has changed, and nothing is wanted to any more."""
 
         def write(session: Session, row: Deployment) -> None:
+            if not _is_still(wish, row):
+                return
             catalog.gave_up_update(row)
             row.lifecycle_state = State.ACTIVE
             row.lifecycle_details = f"not updated: {error.message}"
@@ -96,30 +95,38 @@ class Ledger:
         """It does not even start."""
 
         def write(session: Session, row: Deployment) -> None:
+            if not _is_still(wish, row):
+                return
             catalog.observed(row, State.FAILED, f"{error.message} ({error.code})", {})
             if work := catalog.current_work(session, row):
                 fail(session, work, error.code, error.message)
 
-        if self._news(wish.id, "failed", error.message):
-            await self._write(wish.id, write)
+        await self._write_once(wish, ("failed", error.message), write)
 
     async def tell(
         self, wish: Wish, status: DeploymentStatus, lifecycle: tuple[State, str]
     ) -> None:
-        """How a deployment is that runs, and its models."""
+        """How a deployment is that runs, and its models; when it answers with what is wanted, the work
+        is done.
+        """
         state, details = lifecycle
+        serves = status.state is DeploymentState.READY and state is not State.UPDATING
 
         def write(session: Session, row: Deployment) -> None:
-            models = _model_states(session, wish, status)
-            if row.wanted_state == Wanted.ACTIVE:
-                catalog.observed(row, state, details, models)
+            if not _is_still(wish, row):
+                return
+            shown = wish.content if serves else wish.served or wish.content
+            catalog.observed(row, state, details, _model_states(session, shown, status))
+            if serves:
+                catalog.served(row, row.wanted_group_id, row.configuration)
             if work := catalog.current_work(session, row):
                 log(session, work, details)
-                if state is State.FAILED:
+                if serves:
+                    finish(work)
+                elif state is State.FAILED:
                     fail(session, work, "DeploymentFailed", details)
 
-        if self._news(wish.id, state, details, status.refused):
-            await self._write(wish.id, write)
+        await self._write_once(wish, (state, details, status.refused), write)
 
     async def stopped(self, wish: Wish) -> None:
         """Its engine is gone, as was wanted."""
@@ -130,8 +137,7 @@ class Ledger:
                 if work := catalog.current_work(session, row):
                     finish(work)
 
-        if self._news(wish.id, "stopped"):
-            await self._write(wish.id, write)
+        await self._write_once(wish, ("stopped",), write)
 
     async def forget(self, identifier: str) -> None:
         """Remove the row of a deployment that was deleted."""
@@ -144,12 +150,13 @@ class Ledger:
         await self._write(identifier, write)
         self._told.pop(identifier, None)
 
-    def _news(self, identifier: str, *what: object) -> bool:
-        """Whether this was not the last thing told of a deployment; what was is not written twice."""
-        if self._told.get(identifier) == what:
-            return False
-        self._told[identifier] = what
-        return True
+    async def _write_once(
+        self, wish: Wish, what: tuple[Any, ...], work: Callable[[Session, Deployment], None]
+    ) -> None:
+        """Write it unless it is the last thing that was written so of this wish."""
+        if self._told.get(wish.id) != (wish, what):
+            await self._write(wish.id, work)
+            self._told[wish.id] = wish, what
 
     async def _read(self, work: Callable[[Session], T]) -> T:
         def read() -> T:
@@ -178,7 +185,14 @@ def _wish(row: Deployment) -> Wish:
         content=_content(row.wanted_group_id, row.configuration),
         served=served,
         update_type=UpdateType(row.update_type) if row.update_type else None,
+        work=row.work_request_id,
     )
+
+
+def _is_still(wish: Wish, row: Deployment) -> bool:
+    """Else something else is wanted by now, and what was told of the wish is not true of it."""
+    content = _content(row.wanted_group_id, row.configuration)
+    return (Wanted(row.wanted_state), content) == (wish.state, wish.content)
 
 
 def group_name(row: Deployment) -> str:
@@ -194,12 +208,12 @@ def _content(group_id: str, configuration: dict[str, Any]) -> Content:
 
 
 def _model_states(
-    session: Session, wish: Wish, status: DeploymentStatus
+    session: Session, content: Content, status: DeploymentStatus
 ) -> dict[str, dict[str, str]]:
     ready = status.state is DeploymentState.READY
     refused = {each.model_id: each.message for each in status.refused}
-    group_id = (wish.served or wish.content).group_id
-    members = session.scalars(select(GroupMember.model_id).where(GroupMember.group_id == group_id))
+    query = select(GroupMember.model_id).where(GroupMember.group_id == content.group_id)
+    members = session.scalars(query)
     return {
         model: {"state": FAILED, "message": refused[model]}
         if model in refused

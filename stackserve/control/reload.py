@@ -44,7 +44,9 @@ async def update_groups(deployments: Sequence[Deployment], settings: Settings) -
     async def read(deployment: Deployment) -> None:
         try:
             if deployment.name not in written:
-                raise NotLive("it is no longer in the file; it is served until the server restarts")
+                raise NotLive(
+                    "it is no longer in the file", "it is served until the server restarts"
+                )
             offered[deployment.name] = await deployment.read(written[deployment.name])
         except NotLive as error:
             kept[deployment.name] = str(error)

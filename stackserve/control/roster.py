@@ -51,25 +51,20 @@ class Roster:
         session: aiohttp.ClientSession,
         wanted: Mapping[str, AdapterSpec],
         report: Callable[[str], None],
-    ) -> list[AdapterSpec]:
-        """Have the worker load what is new to it; what it cannot load is refused, and the rest goes on.
-        Returns what was loaded.
-        """
+    ) -> None:
+        """Have the worker load what is new to it; what it cannot load is refused, and the rest goes on."""
         new = [
             each
             for each in plan_update(self._known, wanted).load
             if not self.refuses(each.worker_model)
         ]
-        loaded = []
         for number, spec in enumerate(new):
             report(f"loading adapters, {number} of {len(new)}")
             try:
                 await put_adapter(session, spec)
                 self._known[spec.worker_model] = spec
-                loaded.append(spec)
             except AdapterNotTaken as error:
                 self._refuse(spec, str(error))
-        return loaded
 
     async def probe(
         self, endpoint: Endpoint, specs: Sequence[AdapterSpec], report: Callable[[str], None]
@@ -87,9 +82,9 @@ class Roster:
         await asyncio.gather(*map(probe, specs))
         return failures
 
-    def refusals(self) -> dict[str, str]:
-        """By key, why the engine could not load some."""
-        return dict(self._refused.values())
+    def refusals(self, wanted: Iterable[str]) -> dict[str, str]:
+        """Of those names in the worker, by key: why the engine could not load some."""
+        return dict(self._refused[name] for name in wanted if name in self._refused)
 
     async def adjust(
         self, session: aiohttp.ClientSession, wanted: Mapping[str, AdapterSpec]

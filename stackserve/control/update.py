@@ -10,6 +10,7 @@ import msgspec
 
 from stackserve.control.groups import Member, StackedGroup
 from stackserve.control.launch import AdapterRoom
+from stackserve.errors import RolloutFailed
 from stackserve.protocol import AdapterSpec
 from stackserve.server_settings import Section
 from stackserve.settings import LORA_RANKS, GroupSettings
@@ -19,7 +20,11 @@ logger = logging.getLogger(__name__)
 
 
 class NotLive(Exception):
-    """A running group cannot become so; the message says what it takes."""
+    """A running group cannot become so; the message says why, and what it takes."""
+
+    def __init__(self, reason: str, remedy: str = "restart the server") -> None:
+        super().__init__(f"{reason}; {remedy}")
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,8 @@ def check_settings(running: GroupSettings, new: GroupSettings) -> None:
     )
     if changed:
         raise NotLive(
-            f"{', '.join(changed)} changed, which a running engine cannot follow; "
-            "restart the server, or undo it to change only members"
+            f"{', '.join(changed)} changed, which a running engine cannot follow",
+            "restart the server, or undo it to change only members",
         )
 
 
@@ -87,30 +92,59 @@ def fitted(new: StackedGroup, running: StackedGroup, room: AdapterRoom | None) -
     Members that are too large are refused; of a key that is refused and served now, what is served
     stays. Raises NotLive when the engine cannot serve the group.
     """
-    if new.base.fingerprint != running.base.fingerprint:
-        raise NotLive("the files of its base changed; restart the server to serve them")
+    _check_base(new, running)
     if not new.members and not (new.refused and running.members):
         return new
+    room = _room(room)
+    fitting = _with_what_is_served(_without_too_large(new, room), running)
+    _check_pins(fitting, room)
+    return fitting
+
+
+def switchable(new: StackedGroup, running: StackedGroup, room: AdapterRoom | None) -> StackedGroup:
+    """The group, which an engine with such room can serve wholly.
+
+    Raises NotLive when the engine cannot serve it, RolloutFailed when it cannot serve some of it.
+    """
+    _check_base(new, running)
+    if new.members:
+        room = _room(room)
+        new = _without_too_large(new, room)
+        _check_pins(new, room)
+    if new.refused:
+        raise RolloutFailed({each.key: each.message for each in new.refused})
+    return new
+
+
+def _check_base(new: StackedGroup, running: StackedGroup) -> None:
+    if new.base.fingerprint != running.base.fingerprint:
+        raise NotLive("the files of its base changed", "restart the server to serve them")
+
+
+def _room(room: AdapterRoom | None) -> AdapterRoom:
     if room is None:
-        raise NotLive(
-            "its engine was started without any adapter and takes none; restart the server"
-        )
+        raise NotLive("its engine was started without any adapter and takes none")
+    return room
+
+
+def _without_too_large(new: StackedGroup, room: AdapterRoom) -> StackedGroup:
     members = tuple(member for member in new.members if member.adapter.rank <= room.rank)
     too_large = (
         _over_rank(new.settings, member, room.rank)
         for member in new.members
         if member.adapter.rank > room.rank
     )
-    fitting = _with_what_is_served(
-        replace(new, members=members, refused=(*new.refused, *too_large)), running
-    )
-    pinned = sum(member.pinned for member in fitting.members)
+    return replace(new, members=members, refused=(*new.refused, *too_large))
+
+
+def _check_pins(group: StackedGroup, room: AdapterRoom) -> None:
+    pinned = sum(member.pinned for member in group.members)
     if pinned and pinned >= room.slots:
         raise NotLive(
             f"{pinned} pinned would leave no slot for others, since its engine was started with "
-            f"{room.slots} adapter_slots; pin fewer, or set engine.adapter_slots and restart the server"
+            f"{room.slots} adapter_slots",
+            "pin fewer, or set engine.adapter_slots and restart the server",
         )
-    return fitting
 
 
 def _with_what_is_served(new: StackedGroup, running: StackedGroup) -> StackedGroup:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from stackserve.control.storefront import Store
 from stackserve.oci.call import request_id
 from stackserve.oci.deployments import ThisGateway, deployment_routes, shape_routes
-from stackserve.oci.errors import add_error_handlers
+from stackserve.oci.errors import add_error_handlers, answer
 from stackserve.oci.group_artifacts import group_artifact_routes
 from stackserve.oci.groups import group_routes
 from stackserve.oci.histories import history_routes
@@ -50,7 +50,10 @@ def build_api(routers: Iterable[APIRouter]) -> FastAPI:
     async def tell_request_id(
         request: Request, go_on: Callable[[Request], Awaitable[Response]]
     ) -> Response:
-        response = await go_on(request)
+        if "\0" in request.scope["path"] or b"%00" in request.scope["query_string"]:
+            response = answer(400, "InvalidParameter", "the path or the query has a NUL in it")
+        else:
+            response = await go_on(request)
         response.headers["opc-request-id"] = request_id(request.headers.get("opc-request-id"))
         return response
 

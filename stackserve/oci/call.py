@@ -110,7 +110,7 @@ def listing_of(request: Request, **more_filters: str) -> Listing:
 
 def limit_of(asked: Mapping[str, str]) -> int:
     limit = asked.get("limit", "100")
-    if not limit.isdecimal():
+    if not limit.isdecimal() or len(limit) > 9:
         raise InvalidParameter(f"limit is {limit!r}; give a number")
     return int(limit)
 

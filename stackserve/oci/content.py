@@ -4,26 +4,47 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from urllib.parse import quote
 
-from anyio import from_thread
+from anyio import fail_after, from_thread
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
 
+from stackserve.errors import RequestRejected
 from stackserve.oci.errors import answer
 
-RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+PLAIN = re.compile(r"[^A-Za-z0-9 ._-]")
 ZIP = "application/zip"
+MOST_UPLOADS = 32
+"""At once to one kind of resource. They have threads of their own, so that slow ones hold up no other
+call.
+"""
+MOST_SECONDS_STILL = 60.0
+"""Between two pieces of an upload."""
 
 
 def upload_of(request: Request) -> Iterator[bytes]:
-    """The body of a request, for a thread that FastAPI runs; whatever its content type says."""
+    """The body of a request, for a thread that anyio runs; whatever its content type says.
+
+    Raises RequestRejected when it breaks off or stands still.
+    """
     stream = request.stream()
 
     async def piece() -> bytes | None:
-        return await anext(stream, None)
+        with fail_after(MOST_SECONDS_STILL):
+            return await anext(stream, None)
 
-    while (chunk := from_thread.run(piece)) is not None:
-        yield chunk
+    try:
+        while (chunk := from_thread.run(piece)) is not None:
+            yield chunk
+    except ClientDisconnect:
+        raise RequestRejected("the upload broke off; send it again") from None
+    except TimeoutError:
+        raise RequestRejected(
+            f"nothing of the upload came for {MOST_SECONDS_STILL:.0f} s; send it again"
+        ) from None
 
 
 def zip_response(
@@ -31,7 +52,7 @@ def zip_response(
 ) -> Response:
     """A zip of so many bytes, or the one range of it that is asked for."""
     headers = {
-        "content-disposition": f'attachment; filename="{name}.zip"',
+        "content-disposition": _attachment(f"{name}.zip"),
         "accept-ranges": "bytes",
         "etag": etag,
     }
@@ -51,6 +72,11 @@ def zip_response(
     return StreamingResponse(_cut(chunks, start, end), status, headers, ZIP)
 
 
+def _attachment(name: str) -> str:
+    """A name of any characters, also for those who read only ASCII ones (RFC 6266)."""
+    return f"attachment; filename=\"{PLAIN.sub('_', name)}\"; filename*=UTF-8''{quote(name, '')}"
+
+
 def _range(asked: str, size: int) -> tuple[int, int] | None:
     """From and behind which byte; None for what there is not."""
     match = RANGE.fullmatch(asked.strip())
@@ -58,8 +84,9 @@ def _range(asked: str, size: int) -> tuple[int, int] | None:
         return None
     first, last = match.groups()
     if not first:
-        return max(0, size - int(last)), size
-    start, end = int(first), min(size, int(last) + 1) if last else size
+        start, end = max(0, size - int(last)), size
+    else:
+        start, end = int(first), min(size, int(last) + 1) if last else size
     return (start, end) if start < end else None
 
 

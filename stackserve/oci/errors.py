@@ -21,6 +21,7 @@ from stackserve.errors import (
     RetryTokenReused,
     StackserveError,
     StaleEtag,
+    StoreUnavailable,
 )
 
 logger = logging.getLogger(__name__)
@@ -34,8 +35,11 @@ KINDS: dict[type[StackserveError], tuple[int, str]] = {
     NotNow: (409, "IncorrectState"),
     RetryTokenReused: (409, "InvalidatedRetryToken"),
     StaleEtag: (412, "NoEtagMatch"),
+    StoreUnavailable: (503, "ServiceUnavailable"),
 }
-"""The SDK asks again by itself after IncorrectState, and after nothing else of these."""
+"""The SDK asks again by itself after IncorrectState and ServiceUnavailable, and after nothing else of
+these.
+"""
 
 INTERNAL = (500, "InternalServerError")
 PAYLOAD_TOO_LARGE = (413, "PayloadTooLarge")

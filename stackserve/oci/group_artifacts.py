@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -17,7 +17,7 @@ from stackserve.catalog.resources import find, touch
 from stackserve.catalog.retry_tokens import Answer
 from stackserve.errors import Conflict
 from stackserve.oci.call import Call, ThisCall, json_answer, transact
-from stackserve.oci.content import upload_of, zip_response
+from stackserve.oci.content import MOST_UPLOADS, upload_of, zip_response
 from stackserve.oci.groups import group_view
 from stackserve.store.archive import zip_of, zip_size
 from stackserve.store.database import Database
@@ -30,6 +30,7 @@ GROUP_FILES = "group"
 def group_artifact_routes(database: Database, shelf: Shelf) -> APIRouter:
     """Upload what a group runs, and download all of it."""
     routes = APIRouter(prefix="/modelGroups/{group_id}")
+    upload_threads = CapacityLimiter(MOST_UPLOADS)
 
     def take(group_id: str, request: Request, call: Call) -> Response:
         with database.read() as session:
@@ -47,7 +48,7 @@ def group_artifact_routes(database: Database, shelf: Shelf) -> APIRouter:
 
     @routes.post("/artifact")
     async def upload(group_id: str, request: Request, call: ThisCall) -> Response:
-        return await run_in_threadpool(take, group_id, request, call)
+        return await to_thread.run_sync(take, group_id, request, call, limiter=upload_threads)
 
     @routes.api_route("/artifact/content", methods=["GET", "HEAD"])
     def content(group_id: str, request: Request) -> Response:
@@ -81,6 +82,5 @@ def _files(session: Session, group: Group, shelf: Shelf) -> Iterator[tuple[str, 
 
 
 def _below(name: str, artifact: Artifact, shelf: Shelf) -> Iterator[tuple[str, Path | bytes]]:
-    folder = shelf.folder(artifact)
-    for file in shelf.manifest(artifact).files:
-        yield f"{name}/{file.path}", folder / file.path
+    for file, path in shelf.files(artifact):
+        yield f"{name}/{file}", path

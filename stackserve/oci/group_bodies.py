@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from stackserve.catalog.groups import STACKED
+from stackserve.catalog.groups import MEMBERS, PATCHES, STACKED
 from stackserve.catalog.members import MemberEntry, Patch
 from stackserve.oci.wire import Described, Name, NewOfProject, Ocid, Text, Wire
 
@@ -49,12 +50,19 @@ class MemberDetails(Wire):
     model_id: Ocid
     inference_key: str | None = None
 
-    def entry(self) -> MemberEntry:
-        return MemberEntry(self.model_id, self.inference_key, self.unused)
+    def entry(self, place: str) -> MemberEntry:
+        return MemberEntry(self.model_id, self.inference_key, self.unused, place)
 
 
 class MemberEntries(Wire):
     member_model_details: list[MemberDetails]
+
+    def entries(self) -> tuple[MemberEntry, ...]:
+        return _entries(self.member_model_details, MEMBERS)
+
+
+def _entries(members: Sequence[MemberDetails], place: str) -> tuple[MemberEntry, ...]:
+    return tuple(each.entry(f"{place}.{number}") for number, each in enumerate(members))
 
 
 class InHistory(Wire):
@@ -76,9 +84,12 @@ class PatchDetails(Wire):
     items: list[PatchItem] | None = None
 
     def patches(self) -> list[Patch]:
-        place = "modelGroupCloneSourceDetails.patchModelGroupMemberModelDetails.items"
         return [
-            Patch(item.operation, tuple(each.entry() for each in item.values), f"{place}.{number}")
+            Patch(
+                item.operation,
+                _entries(item.values, f"{PATCHES}.{number}.values"),
+                f"{PATCHES}.{number}",
+            )
             for number, item in enumerate(self.items or ())
         ]
 
@@ -114,4 +125,9 @@ class NewGroupBody(InHistory, NewOfProject):
 
 
 class UpdatedGroup(InHistory, Described):
-    pass
+    @model_validator(mode="after")
+    def _keeps_its_members(self) -> Self:
+        for name in ("memberModelEntries", "modelGroupDetails"):
+            if name in self.unused:
+                raise ValueError(f"{name} of a group never change; clone it with patches")
+        return self

@@ -94,7 +94,7 @@ def wanted_by(session: Session, body: NewGroupBody) -> NewGroup:
     assert members is not None
     return NewGroup(
         type=details.type,
-        members=tuple(each.entry() for each in members.member_model_details),
+        members=members.entries(),
         base_model_id=details.base_model_id,
         custom_metadata=details.metadata,
         create_type="CREATE",
@@ -202,6 +202,7 @@ def _add_changes(routes: APIRouter, database: Database) -> None:
         def work(session: Session) -> Answer:
             changes = {**body.changes(), **body.history_columns()}
             group = update_group(session, group_id, call.if_match, changes)
+            group.unused = {**group.unused, **body.unused}
             session.flush()
             done = done_at_once(session, "MODEL_GROUP_UPDATE", "UPDATED", group)
             return json_answer(group_view(session, group), group, done)

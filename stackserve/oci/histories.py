@@ -85,6 +85,7 @@ def _add_changes(routes: APIRouter, database: Database) -> None:
         def work(session: Session) -> Answer:
             changes = {**body.changes(), "latest_group_id": body.latest_model_group_id}
             history = update_history(session, history_id, call.if_match, changes)
+            history.unused = {**history.unused, **body.unused}
             return json_answer(history_view(history), history)
 
         return transact(database, work)

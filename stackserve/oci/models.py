@@ -5,16 +5,17 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
-from sqlalchemy import select
+from sqlalchemy import false, select
 from sqlalchemy.orm import Session
 
 from stackserve.catalog.artifacts import Shelf, find_artifact, refer
 from stackserve.catalog.models import (
     ACTIVE,
     INACTIVE,
+    USER,
     create_model,
     delete_model,
     set_model_state,
@@ -23,7 +24,7 @@ from stackserve.catalog.models import (
 from stackserve.catalog.resources import find, list_page, now, touch
 from stackserve.catalog.retry_tokens import Answer
 from stackserve.catalog.work_requests import done_at_once
-from stackserve.errors import Conflict, InvalidParameter
+from stackserve.errors import InvalidParameter
 from stackserve.oci.call import (
     Call,
     ThisCall,
@@ -34,7 +35,7 @@ from stackserve.oci.call import (
     transact,
     transact_once,
 )
-from stackserve.oci.content import upload_of, zip_response
+from stackserve.oci.content import MOST_UPLOADS, upload_of, zip_response
 from stackserve.oci.wire import (
     ChangeCompartment,
     Described,
@@ -45,7 +46,7 @@ from stackserve.oci.wire import (
     Wire,
     view,
 )
-from stackserve.store.archive import zip_chunks, zip_size
+from stackserve.store.archive import zip_of, zip_size
 from stackserve.store.database import Database
 from stackserve.store.tables import Artifact, Model, ModelVersionSet
 
@@ -123,6 +124,8 @@ def _add_reads(routes: APIRouter, database: Database) -> None:
             among = select(Model)
             if name := request.query_params.get("modelVersionSetName"):
                 among = among.join(ModelVersionSet).where(ModelVersionSet.display_name == name)
+            if request.query_params.get("category", USER) != USER:
+                among = among.where(false())
             page = list_page(session, Model, listing, among)
             return list_answer(page, lambda model: model_view(session, model))
 
@@ -193,6 +196,8 @@ def _add_actions(routes: APIRouter, database: Database) -> None:
 
 
 def _add_artifact(routes: APIRouter, database: Database, shelf: Shelf) -> None:
+    upload_threads = CapacityLimiter(MOST_UPLOADS)
+
     def take(
         model_id: str, call: Call, arriving: AbstractContextManager[Artifact], operation: str
     ) -> Response:
@@ -213,7 +218,10 @@ def _add_artifact(routes: APIRouter, database: Database, shelf: Shelf) -> None:
     @routes.post("/{model_id}/artifact")
     async def upload(model_id: str, request: Request, call: ThisCall) -> Response:
         arriving = shelf.receive(upload_of(request))
-        return await run_in_threadpool(take, model_id, call, arriving, "IMPORT_MODEL_ARTIFACT")
+        operation = "IMPORT_MODEL_ARTIFACT"
+        return await to_thread.run_sync(
+            take, model_id, call, arriving, operation, limiter=upload_threads
+        )
 
     @routes.post("/{model_id}/actions/registerArtifactReference")
     def register(model_id: str, body: References, call: ThisCall) -> Response:
@@ -229,17 +237,16 @@ def _add_artifact(routes: APIRouter, database: Database, shelf: Shelf) -> None:
     @routes.post("/{model_id}/actions/importArtifact")
     @routes.post("/{model_id}/actions/exportArtifact")
     def transfer(model_id: str) -> Response:
-        raise Conflict(f"object storage is not offered for {model_id}; {NOT_OFFERED}")
+        raise InvalidParameter(f"object storage is not offered for {model_id}; {NOT_OFFERED}")
 
     @routes.api_route("/{model_id}/artifact/content", methods=["GET", "HEAD"])
     def content(model_id: str, request: Request) -> Response:
         with database.read() as session:
             model = find(session, Model, model_id)
             artifact = find_artifact(session, model.artifact_digest, f"model {model_id}")
-        folder, manifest = shelf.folder(artifact), shelf.manifest(artifact)
-        size = zip_size((file.path, file.size) for file in manifest.files)
-        chunks = zip_chunks(folder, manifest)
-        return zip_response(request, model.display_name, size, chunks, artifact.digest)
+        files = shelf.files(artifact)
+        size = zip_size((name, path.stat().st_size) for name, path in files)
+        return zip_response(request, model.display_name, size, zip_of(files), artifact.digest)
 
 
 def model_view(session: Session, model: Model) -> dict[str, Any]:
@@ -258,7 +265,7 @@ def model_view(session: Session, model: Model) -> dict[str, Any]:
         "modelVersionSetName": versions.display_name if versions else None,
         "versionId": model.version_id,
         "versionLabel": model.version_label,
-        "category": "USER",
+        "category": USER,
         "isModelByReference": bool(artifact and artifact.folder),
     }
     if artifact is not None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
+from sqlalchemy import false, select
 from sqlalchemy.orm import Session
 
-from stackserve.catalog.models import create_version_set, delete_version_set
+from stackserve.catalog.models import USER, create_version_set, delete_version_set
 from stackserve.catalog.resources import find, list_page, touch
 from stackserve.catalog.retry_tokens import Answer
 from stackserve.oci.call import (
@@ -46,8 +48,14 @@ def _add_reads(routes: APIRouter, database: Database) -> None:
     @routes.get("")
     def show_all(request: Request) -> Response:
         listing = listing_of(request, name="display_name")
+        if listing.sort_by == "name":
+            listing = replace(listing, sort_by="displayName")
+        among = select(ModelVersionSet)
+        if request.query_params.get("category", USER) != USER:
+            among = among.where(false())
         with database.read() as session:
-            return list_answer(list_page(session, ModelVersionSet, listing), version_set_view)
+            page = list_page(session, ModelVersionSet, listing, among)
+            return list_answer(page, version_set_view)
 
 
 def _add_changes(routes: APIRouter, database: Database) -> None:
@@ -74,6 +82,7 @@ def _add_changes(routes: APIRouter, database: Database) -> None:
             touch(versions, call.if_match)
             for column, value in body.changes().items():
                 setattr(versions, column, value)
+            versions.unused = {**versions.unused, **body.unused}
             return json_answer(version_set_view(versions), versions)
 
         return transact(database, work)
@@ -89,13 +98,17 @@ def _add_changes(routes: APIRouter, database: Database) -> None:
         return transact_once(database, call, body, work)
 
     @routes.delete("/{version_set_id}")
-    def delete(version_set_id: str, call: ThisCall) -> Response:
+    def delete(
+        version_set_id: str,
+        call: ThisCall,
+        with_models: Annotated[bool, Query(alias="isDeleteRelatedModels")] = False,
+    ) -> Response:
         def work(session: Session) -> Answer:
-            delete_version_set(session, version_set_id, call.if_match)
+            delete_version_set(session, version_set_id, call.if_match, with_models=with_models)
             return json_answer(None, status=204)
 
         return transact(database, work)
 
 
 def version_set_view(versions: ModelVersionSet) -> dict[str, Any]:
-    return {**view(versions), "name": versions.display_name, "category": "USER"}
+    return {**view(versions), "name": versions.display_name, "category": USER}

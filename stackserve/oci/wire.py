@@ -10,10 +10,14 @@ from pydantic.alias_generators import to_camel
 
 from stackserve.store.tables import OfProject, Resource
 
-Ocid = Annotated[str, StringConstraints(min_length=1, max_length=255)]
-Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
-Text = Annotated[str, StringConstraints(max_length=4000)]
-FreeformTags = dict[Annotated[str, StringConstraints(min_length=1, max_length=100)], Text]
+KEPT = r"^[^\x00]*$"
+"""PostgreSQL keeps no NUL in a text."""
+Ocid = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=KEPT)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=KEPT)]
+Text = Annotated[str, StringConstraints(max_length=4000, pattern=KEPT)]
+FreeformTags = dict[
+    Annotated[str, StringConstraints(min_length=1, max_length=100, pattern=KEPT)], Text
+]
 DefinedTags = dict[Name, dict[str, Any]]
 
 

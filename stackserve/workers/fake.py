@@ -17,7 +17,7 @@ message, an event each; as vLLM, it stops working when the client goes. Some fir
 
 `options.fake_start` of the spec can make the start go wrong, see `_obey_at_start`, and the answers to
 `ADAPTERS_PATH`, see `_answer_adapters` and `FakeAdapters`; `{"probe": key}` has that adapter fail at every
-completion.
+completion, and `{"torn_probe": key}` does too, after a first answer that is cut off.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class FakeEngine:
     def __init__(self, spec: WorkerSpec) -> None:
         self.running: dict[int, str] = {}
         self.adapters = FakeAdapters(spec)
+        self.has_torn = False
         self._base = str(spec.options.get("served_model_name", "base"))
         self._keys = {key: KeyNumbers(key) for key in (self._base, *self.adapters.served_keys())}
 
@@ -163,7 +164,11 @@ async def _complete(order: Any, engine: FakeEngine, request: Request) -> Respons
     model, prompt = body["model"], str(body["prompt"])
     if not engine.adapters.knows(model):
         return no_such_model(model)
-    if order == {"probe": model.partition("@")[0]}:
+    key = model.partition("@")[0]
+    if isinstance(order, dict) and key in (order.get("probe"), order.get("torn_probe")):
+        if "torn_probe" in order and not engine.has_torn:
+            engine.has_torn = True
+            return Response(b"{", headers={"content-length": "9"})
         error = {"message": "it answers NaN", "type": "server_error", "param": None, "code": 500}
         return JSONResponse({"error": error}, 500)
     words = [model] if prompt == "whoami" else prompt.split()

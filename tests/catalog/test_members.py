@@ -23,8 +23,8 @@ BASE, A, B = MemberEntry("b", "base"), MemberEntry("a1", "a"), MemberEntry("a2",
     [
         ([], "ms has 0 members; give 1 to 500"),
         ([MemberEntry(f"m{n}") for n in range(501)], "ms has 501 members"),
-        ([A, MemberEntry("a9", "a")], "ms.1.inferenceKey is a, the key of member 0 too"),
-        ([A, MemberEntry("a1", "c")], "ms.1.modelId is a1, which is member 0 too"),
+        ([A, MemberEntry("a9", "a")], "ms.1.inferenceKey is a, the key of a1 too"),
+        ([A, MemberEntry("a1", "c")], "ms.1.modelId is a1, which is a member before"),
         ([MemberEntry("m", "x" * 33)], "ms.0.inferenceKey is 'x"),
         ([MemberEntry("m", "")], "ms.0.inferenceKey is ''"),
         ([MemberEntry("m", "a/b")], "ms.0.inferenceKey is 'a/b'"),
@@ -64,3 +64,9 @@ def test_patches_are_done_one_after_the_other() -> None:
 def test_a_patch_that_makes_no_sense_is_refused_by_its_place(patch: Patch, sentence: str) -> None:
     with pytest.raises(InvalidParameter, match=sentence):
         patched([BASE, A], [patch], "b")
+
+
+def test_a_member_is_named_by_its_place_in_the_request() -> None:
+    inserted = MemberEntry("a9", "a", place="items.0.values.0")
+    with pytest.raises(InvalidParameter, match=r"^items\.0\.values\.0\.inferenceKey is a, the key"):
+        check_members([BASE, A, inserted], "ms")

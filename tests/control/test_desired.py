@@ -18,8 +18,9 @@ def wish(
     content: Content = NEW,
     state: Wanted = Wanted.ACTIVE,
     update: UpdateType | None = UpdateType.LIVE,
+    served: Content | None = OLD,
 ) -> Wish:
-    return Wish("ocid1.d", "g", state, content, OLD, update)
+    return Wish("ocid1.d", "g", state, content, served, update)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,9 @@ def wish(
         (wish(update=UpdateType.ZDT), OLD, Step.REPLACE),
         (wish(update=None), OLD, Step.REPLACE),
         (wish(LONGER), OLD, Step.REPLACE),
+        (wish(served=None), OLD, Step.STOP),
+        (wish(served=None), NEW, Step.REST),
+        (wish(served=None), None, Step.START),
         (wish(state=Wanted.INACTIVE), OLD, Step.STOP),
         (wish(state=Wanted.INACTIVE), None, Step.REST),
         (wish(state=Wanted.DELETED), OLD, Step.STOP),

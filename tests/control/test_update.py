@@ -19,7 +19,9 @@ from stackserve.control.update import (
     difference,
     fitted,
     plan_update,
+    switchable,
 )
+from stackserve.errors import RolloutFailed
 from stackserve.protocol import AdapterSpec
 from stackserve.server_settings import ServerSettings
 from stackserve.settings import GroupSettings
@@ -141,6 +143,19 @@ def test_one_slot_is_left_unpinned(models: Models, slots: int, fits: bool) -> No
     else:
         with pytest.raises(NotLive, match="1 pinned would leave no slot"):
             fitted(pinned, group, room)
+
+
+def test_a_switch_is_to_all_of_a_group_where_an_update_keeps_what_it_has(models: Models) -> None:
+    served = read(models.group(members=("a", "b")))
+    large = replace(served.members[0].adapter, digest="new", rank=16)
+    new = with_members(served, replace(served.members[0], adapter=large), served.members[1])
+    assert {each.adapter.digest for each in fitted(new, served, ROOM).members} == {
+        each.adapter.digest for each in served.members
+    }
+    with pytest.raises(RolloutFailed, match="a: Its rank is 16") as failed:
+        switchable(new, served, ROOM)
+    assert failed.value.failures.keys() == {"a"}
+    assert switchable(served, new, ROOM) == served
 
 
 def test_the_room_is_what_the_engine_is_told_whoever_wrote_it(models: Models) -> None:

@@ -21,6 +21,7 @@ from stackserve.errors import (
     RolloutFailed,
     ShuttingDown,
     StackserveError,
+    StoreUnavailable,
     TookTooLong,
     UnknownDeployment,
     UnknownModel,
@@ -32,7 +33,12 @@ NEVER_ANSWERED = {ConfigError, ArtifactRejected}
 ANSWERED_BY_THE_GUARD = {NotAuthenticated}
 """Before anything else sees the request, see stackserve/auth/guard.py."""
 
-OF_CONTROL_PLANE = {CatalogError, RolloutFailed, *CatalogError.__subclasses__()}
+OF_CONTROL_PLANE = {
+    CatalogError,
+    RolloutFailed,
+    StoreUnavailable,
+    *CatalogError.__subclasses__(),
+}
 """Answered in OCI's shape, see stackserve/oci/errors.py, or told by a work request."""
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import oci
 import pytest
@@ -16,8 +18,13 @@ from stackserve.oci.api import PREFIX, build_api
 from stackserve.oci.projects import project_routes
 from stackserve.oci.work_requests import work_request_routes
 from stackserve.store.database import Database
+from tests.conftest import Models
+from tests.oci.served import COMPARTMENT as COMPARTMENT
+from tests.oci.served import Served, serving_store
 
-COMPARTMENT = "ocid1.compartment.oc1..comp"
+Words = Callable[[Served, str, str], None]
+"""What happens in a store with a base and an adapter, whose ids are given."""
+Story = Callable[[Words], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,21 @@ def plane(database: Database, oci_config: dict[str, str]) -> Iterator[ControlPla
             oci_config, service_endpoint=url, retry_strategy=oci.retry.NoneRetryStrategy()
         )
         yield ControlPlane(url, client, database)
+
+
+@pytest.fixture
+def story(tmp_path: Path, oci_config: dict[str, str], models: Models, database_url: str) -> Story:
+    """Tells what happens in a store with a base and an adapter, on either database."""
+
+    async def tell(words: Words) -> None:
+        async with serving_store(tmp_path, oci_config, database=database_url) as served:
+
+            def told() -> None:
+                words(served, served.model(models.base), served.model(models.adapter("a")))
+
+            await asyncio.to_thread(told)
+
+    return tell
 
 
 class serving:  # a context manager

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import oci
+import pytest
 from oci.data_science import DataScienceClient
 from oci.data_science import models as m
 from oci.model_deployment import ModelDeploymentClient
@@ -22,9 +23,10 @@ from stackserve.control.storefront import open_store
 from stackserve.server_settings import ServerSettings
 from stackserve.settings import Settings
 from stackserve.workers import fake
-from tests.oci.conftest import COMPARTMENT
 
+COMPARTMENT = "ocid1.compartment.oc1..comp"
 PROJECT = "ocid1.datascienceproject.oc1.local.proj"
+OWNER = {"compartment_id": COMPARTMENT, "project_id": PROJECT}
 SETTLED = ("ACTIVE", "FAILED", "NEEDS_ATTENTION", "INACTIVE")
 PATIENCE = 300.0
 
@@ -98,6 +100,15 @@ class Served:
         """The answer of a deployment's model to some words."""
         body = {"model": key, "messages": [{"role": "user", "content": words}]}
         return self.predict.predict(deployment, body)
+
+
+def refused(status: int, code: str, sentence: str) -> pytest.RaisesExc[oci.exceptions.ServiceError]:
+    """A call that ends with this error; `sentence` is a pattern."""
+    return pytest.raises(
+        oci.exceptions.ServiceError,
+        match=sentence,
+        check=lambda error: (error.status, error.code) == (status, code),
+    )
 
 
 def zipped(folder: Path) -> bytes:

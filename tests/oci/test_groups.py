@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import zipfile
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import oci
@@ -14,28 +11,8 @@ import pytest
 from oci.data_science import DataScienceClientCompositeOperations
 from oci.data_science import models as m
 
-from tests.conftest import Models
-from tests.oci.conftest import COMPARTMENT
-from tests.oci.served import PROJECT, Served, serving_store
-
-OWNER = {"compartment_id": COMPARTMENT, "project_id": PROJECT}
-
-
-@pytest.fixture
-def story(
-    tmp_path: Path, oci_config: dict[str, str], models: Models, database_url: str
-) -> Callable[[Callable[[Served, str, str], None]], Any]:
-    """Tell a story of a store with a base and an adapter."""
-
-    async def tell(words: Callable[[Served, str, str], None]) -> None:
-        async with serving_store(tmp_path, oci_config, database=database_url) as served:
-
-            def told() -> None:
-                words(served, served.model(models.base), served.model(models.adapter("a")))
-
-            await asyncio.to_thread(told)
-
-    return tell
+from tests.oci.conftest import Story
+from tests.oci.served import COMPARTMENT, OWNER, Served
 
 
 def clone(source: str, *items: m.PatchInstruction, kind: str = "MODEL_GROUP") -> Any:
@@ -53,7 +30,7 @@ def clone(source: str, *items: m.PatchInstruction, kind: str = "MODEL_GROUP") ->
     return m.CloneModelGroupDetails(**OWNER, model_group_clone_source_details=details)
 
 
-async def test_versions_are_numbered_in_their_history(story: Any) -> None:
+async def test_versions_are_numbered_in_their_history(story: Story) -> None:
     def words(served: Served, base: str, adapter: str) -> None:
         client = served.client
         first = served.group(base, {"k": adapter})
@@ -82,7 +59,7 @@ async def test_versions_are_numbered_in_their_history(story: Any) -> None:
     await story(words)
 
 
-async def test_the_composite_client_waits_for_the_work_of_a_creation(story: Any) -> None:
+async def test_the_composite_client_waits_for_the_work_of_a_creation(story: Story) -> None:
     def words(served: Served, base: str, adapter: str) -> None:
         group = served.group(base, {"k": adapter})
         composite = DataScienceClientCompositeOperations(served.client)
@@ -96,7 +73,7 @@ async def test_the_composite_client_waits_for_the_work_of_a_creation(story: Any)
     await story(words)
 
 
-async def test_members_are_listed_with_their_keys(story: Any) -> None:
+async def test_members_are_listed_with_their_keys(story: Story) -> None:
     def words(served: Served, base: str, adapter: str) -> None:
         group = served.group(base, {"k": adapter})
         found = served.client.list_model_group_models(group, COMPARTMENT, sort_order="ASC").data
@@ -105,7 +82,7 @@ async def test_members_are_listed_with_their_keys(story: Any) -> None:
     await story(words)
 
 
-async def test_a_group_is_downloaded_as_one_zip_and_in_ranges(story: Any) -> None:
+async def test_a_group_is_downloaded_as_one_zip_and_in_ranges(story: Story) -> None:
     def words(served: Served, base: str, adapter: str) -> None:
         group = served.group(base, {"k": adapter})
         client = served.client
@@ -121,7 +98,7 @@ async def test_a_group_is_downloaded_as_one_zip_and_in_ranges(story: Any) -> Non
     await story(words)
 
 
-async def test_what_is_used_is_not_deleted(story: Any) -> None:
+async def test_what_is_used_is_not_deleted(story: Story) -> None:
     def words(served: Served, base: str, adapter: str) -> None:
         group = served.group(base, {"k": adapter})
         for model in (base, adapter):
@@ -143,7 +120,7 @@ def stacked(base: str | None, *members: tuple[str | None, str], **more: Any) -> 
     )
 
 
-async def test_every_mistake_in_a_group_is_told_by_its_field(story: Any) -> None:
+async def test_every_mistake_in_a_group_is_told_by_its_field(story: Story) -> None:
     def words(served: Served, base: str, adapter: str) -> None:
         empty = served.client.create_model(m.CreateModelDetails(**OWNER)).data.id
         both = [m.CustomMetadata(key="x", value="1"), m.CustomMetadata(key="x", value="2")]
@@ -172,7 +149,7 @@ async def test_every_mistake_in_a_group_is_told_by_its_field(story: Any) -> None
     await story(words)
 
 
-async def test_a_base_that_is_no_member_is_added_and_said_so(story: Any) -> None:
+async def test_a_base_that_is_no_member_is_added_and_said_so(story: Story) -> None:
     def words(served: Served, base: str, adapter: str) -> None:
         group = served.client.create_model_group(stacked(base, ("k", adapter))).data
         members = group.member_model_entries.member_model_details

@@ -43,7 +43,7 @@ def worker() -> Worker:
 async def session(worker: Worker, tmp_path: Path) -> AsyncIterator[aiohttp.ClientSession]:
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", worker.handle)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, shutdown_timeout=0.01)  # a handler that waits is not waited for
     await runner.setup()
     await web.UnixSite(runner, str(tmp_path / "w.sock")).start()
     connector = aiohttp.UnixConnector(str(tmp_path / "w.sock"))
