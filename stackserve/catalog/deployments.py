@@ -13,9 +13,9 @@ from typing import Any
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from stackserve.catalog.resources import find, new_id, now, touch
+from stackserve.catalog.resources import change, changing, find, find_named, new_resource
 from stackserve.catalog.work_requests import Status, accept, begin, cancel, done_at_once, find_work
-from stackserve.errors import Conflict, InvalidParameter, NotFound, NotNow
+from stackserve.errors import Conflict, InvalidParameter, NotNow
 from stackserve.store.tables import Deployment, Group, WorkRequest
 
 
@@ -54,30 +54,26 @@ def create_deployment(
     url: str,
     group_id: str,
     configuration: dict[str, Any],
-    **fields: Any,
+    **columns: Any,
 ) -> tuple[Deployment, WorkRequest]:
     """Want a group served by a gateway; `url` is the gateway's, to which the id is added.
 
     Raises InvalidParameter when the group cannot be deployed.
     """
     _deployable(session, group_id)
-    moment, identifier = now(), new_id("datasciencemodeldeployment")
-    deployment = Deployment(
-        id=identifier,
-        lifecycle_state=State.CREATING,
-        lifecycle_details="",
-        created_by=created_by,
-        time_created=moment,
-        time_updated=moment,
-        revision=1,
+    deployment = new_resource(
+        Deployment,
+        "datasciencemodeldeployment",
+        created_by,
+        State.CREATING,
         gateway=gateway,
-        url=f"{url}/{identifier}",
         configuration=configuration,
         wanted_state=Wanted.ACTIVE,
         wanted_group_id=group_id,
         model_states={},
-        **fields,
+        **columns,
     )
+    deployment.url = f"{url}/{deployment.id}"
     session.add(deployment)
     work = accept(session, "MODEL_DEPLOYMENT_CREATE", "CREATED", deployment)
     deployment.work_request_id = work.id
@@ -99,9 +95,8 @@ def update_deployment(
 
     Raises NotFound, StaleEtag, NotNow, InvalidParameter, Conflict.
     """
-    deployment = _changing(session, identifier, if_match)
-    for column, value in changes.items():
-        setattr(deployment, column, value)
+    deployment = _idle(session, identifier, if_match)
+    change(deployment, changes)
     regrouped = group_id is not None and group_id != deployment.wanted_group_id
     if not regrouped and configuration in (None, deployment.configuration):
         return deployment, done_at_once(session, "MODEL_DEPLOYMENT_UPDATE", "UPDATED", deployment)
@@ -117,17 +112,47 @@ def update_deployment(
     deployment.configuration = configuration or deployment.configuration
     deployment.update_type = update_type
     if deployment.wanted_state == Wanted.INACTIVE:
-        _settle_unserved(deployment)
+        # What is not served needs no proof: the next activation serves it.
+        served(deployment, deployment.wanted_group_id, deployment.configuration)
         return deployment, done_at_once(session, "MODEL_DEPLOYMENT_UPDATE", "UPDATED", deployment)
     deployment.lifecycle_state = State.UPDATING
     return deployment, _start_work(session, deployment, "MODEL_DEPLOYMENT_UPDATE", "UPDATED")
+
+
+def rollback_deployment(
+    session: Session, identifier: str, if_match: str | None
+) -> tuple[Deployment, WorkRequest]:
+    """Serve again what was served before, weights and policy: live where the base is the same.
+
+    Raises what `update_deployment` raises, and Conflict when nothing was served before.
+    """
+    deployment = find(session, Deployment, identifier, lock=True)
+    if deployment.previous_group_id is None:
+        raise Conflict(
+            f"deployment {deployment.id} has served one group only; nothing to return to"
+        )
+    before = find(session, Group, deployment.previous_group_id)
+    now_served = find(session, Group, deployment.wanted_group_id)
+    live = before.base_model_id == now_served.base_model_id
+    return update_deployment(
+        session,
+        identifier,
+        if_match,
+        {},
+        group_id=before.id,
+        update_type=UpdateType.LIVE if live else UpdateType.ZDT,
+        configuration={
+            **deployment.configuration,
+            "modelGroupConfigurationDetails": {"modelGroupId": before.id},
+        },
+    )
 
 
 def activate_deployment(
     session: Session, identifier: str, if_match: str | None
 ) -> tuple[Deployment, WorkRequest]:
     """Serve it again. Raises NotFound, StaleEtag, NotNow, Conflict."""
-    deployment = _changing(session, identifier, if_match)
+    deployment = _idle(session, identifier, if_match)
     if deployment.wanted_state != Wanted.INACTIVE and deployment.lifecycle_state != State.FAILED:
         raise Conflict(f"deployment {identifier} is {deployment.lifecycle_state} already")
     deployment.wanted_state, deployment.lifecycle_state = Wanted.ACTIVE, State.CREATING
@@ -138,7 +163,7 @@ def deactivate_deployment(
     session: Session, identifier: str, if_match: str | None
 ) -> tuple[Deployment, WorkRequest]:
     """Stop its engine and keep everything else. Raises NotFound, StaleEtag, NotNow, Conflict."""
-    deployment = _changing(session, identifier, if_match)
+    deployment = _idle(session, identifier, if_match)
     if deployment.wanted_state == Wanted.INACTIVE:
         raise Conflict(f"deployment {identifier} is INACTIVE already")
     deployment.wanted_state, deployment.lifecycle_state = Wanted.INACTIVE, State.UPDATING
@@ -149,8 +174,7 @@ def delete_deployment(
     session: Session, identifier: str, if_match: str | None
 ) -> tuple[Deployment, WorkRequest]:
     """Stop and forget it, whatever is being done to it. Raises NotFound, StaleEtag."""
-    deployment = find(session, Deployment, identifier, lock=True)
-    touch(deployment, if_match)
+    deployment = changing(session, Deployment, identifier, if_match)
     if deployment.wanted_state == Wanted.DELETED and deployment.work_request_id:
         return deployment, find_work(session, deployment.work_request_id)
     if under_way := current_work(session, deployment):
@@ -167,19 +191,9 @@ def current_work(session: Session, deployment: Deployment) -> WorkRequest | None
     return None if Status(work.status).is_final else work
 
 
-def rollback_target(deployment: Deployment) -> str:
-    """The group that was served before. Raises Conflict when there was none."""
-    if deployment.previous_group_id is None:
-        raise Conflict(
-            f"deployment {deployment.id} has served one group only; nothing to return to"
-        )
-    return deployment.previous_group_id
-
-
-def _changing(session: Session, identifier: str, if_match: str | None) -> Deployment:
-    """The deployment, locked and with nothing under way."""
-    deployment = find(session, Deployment, identifier, lock=True)
-    touch(deployment, if_match)
+def _idle(session: Session, identifier: str, if_match: str | None) -> Deployment:
+    """As `changing`, a deployment with nothing under way."""
+    deployment = changing(session, Deployment, identifier, if_match)
     if deployment.wanted_state == Wanted.DELETED:
         raise Conflict(f"deployment {identifier} is being deleted")
     if work := current_work(session, deployment):
@@ -198,17 +212,9 @@ def _start_work(
     return work
 
 
-def _settle_unserved(deployment: Deployment) -> None:
-    """What is not served needs no proof: the next activation serves it."""
-    served(deployment, deployment.wanted_group_id, deployment.configuration)
-
-
 def _deployable(session: Session, group_id: str) -> Group:
     field = "modelGroupConfigurationDetails.modelGroupId"
-    try:
-        group = find(session, Group, group_id)
-    except NotFound as error:
-        raise InvalidParameter(f"{field}: {error.message}") from None
+    group = find_named(session, Group, group_id, field)
     if group.lifecycle_state != "ACTIVE":
         raise Conflict(f"{field}: group {group_id} is {group.lifecycle_state}; activate it first")
     if group.type != "STACKED":

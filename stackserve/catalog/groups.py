@@ -15,8 +15,8 @@ from stackserve.catalog.members import MemberEntry, check_members, with_base
 from stackserve.catalog.models import ACTIVE
 from stackserve.catalog.policy import read_engine, read_traffic
 from stackserve.catalog.preflight import Finding, MemberArtifact, Preflight, check_stacked
-from stackserve.catalog.resources import find, new_id, now, touch
-from stackserve.errors import Conflict, InvalidParameter, NotFound
+from stackserve.catalog.resources import change, changing, find, find_named, new_resource
+from stackserve.errors import Conflict, InvalidParameter
 from stackserve.store.tables import Artifact, Group, GroupMember, Model, VersionHistory
 
 STACKED, HOMOGENEOUS, HETEROGENEOUS = "STACKED", "HOMOGENEOUS", "HETEROGENEOUS"
@@ -56,7 +56,7 @@ def plan_group(
             f"{BASE} is required for a STACKED model group", code="missing_parameter"
         )
     if wanted.history_id is not None:
-        _history(session, wanted.history_id)
+        find_named(session, VersionHistory, wanted.history_id, HISTORY)
     members, added = wanted.members, False
     place = PATCHES if wanted.source_group_id else MEMBERS
     check_members(members, place)
@@ -78,15 +78,12 @@ def create_group(session: Session, created_by: str, wanted: NewGroup, shelf: She
     """Raises InvalidParameter, and Conflict for a model that is not active."""
     members, added, preflight = plan_group(session, wanted, shelf)
     _refuse(preflight.findings)
-    moment = now()
-    group = Group(
-        id=new_id("datasciencemodelgroup"),
-        lifecycle_state=ACTIVE,
+    group = new_resource(
+        Group,
+        "datasciencemodelgroup",
+        created_by,
+        ACTIVE,
         lifecycle_details=ADDED_BASE if added else "",
-        created_by=created_by,
-        time_created=moment,
-        time_updated=moment,
-        revision=1,
         type=wanted.type,
         base_model_id=wanted.base_model_id,
         custom_metadata=list(wanted.custom_metadata),
@@ -111,32 +108,19 @@ def update_group(
 
     Raises NotFound, StaleEtag, InvalidParameter, Conflict.
     """
-    group = find(session, Group, identifier, lock=True)
-    touch(group, if_match)
+    group = changing(session, Group, identifier, if_match)
     joined = changes.pop("history_id", None)
     if joined is not None and joined != group.history_id:
         if group.history_id is not None:
             raise Conflict(f"{HISTORY}: {identifier} is in {group.history_id}")
         _number(session, group, joined)
-    for column, value in changes.items():
-        setattr(group, column, value)
-    return group
-
-
-def set_group_state(session: Session, identifier: str, if_match: str | None, state: str) -> Group:
-    """ACTIVE or INACTIVE; the same state again changes nothing. An inactive group goes on being served
-    where it is, and no deployment takes it. Raises NotFound, StaleEtag.
-    """
-    group = find(session, Group, identifier, lock=True)
-    touch(group, if_match)
-    group.lifecycle_state = state
+    change(group, changes)
     return group
 
 
 def delete_group(session: Session, identifier: str, if_match: str | None) -> Group:
     """Raises NotFound, StaleEtag, and Conflict while a deployment has it."""
-    group = find(session, Group, identifier, lock=True)
-    touch(group, if_match)
+    group = changing(session, Group, identifier, if_match)
     if used := uses_of_group(session, identifier):
         raise Conflict(
             f"group {identifier} is served, wanted or kept for a rollback by {', '.join(used[:3])}; "
@@ -197,18 +181,10 @@ def _refuse(findings: Sequence[Finding]) -> None:
 
 def _number(session: Session, group: Group, history_id: str) -> None:
     """Give a group the next number of a history, which is locked for it, and make it the latest."""
-    history = _history(session, history_id, lock=True)
+    history = find_named(session, VersionHistory, history_id, HISTORY, lock=True)
     history.latest_version += 1
     history.latest_group_id = group.id
     group.history_id, group.version_id = history_id, history.latest_version
-
-
-def _history(session: Session, history_id: str, *, lock: bool = False) -> VersionHistory:
-    """The history that a request names. Raises InvalidParameter."""
-    try:
-        return find(session, VersionHistory, history_id, lock=lock)
-    except NotFound as error:
-        raise InvalidParameter(f"{HISTORY}: {error.message}") from None
 
 
 def _latest(session: Session, history_id: str, but: str) -> str | None:

@@ -7,29 +7,19 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from stackserve.catalog.resources import find, new_id, now, touch
-from stackserve.errors import Conflict, InvalidParameter, NotFound
+from stackserve.catalog.resources import change, changing, find, find_named, new_resource
+from stackserve.errors import Conflict, InvalidParameter
 from stackserve.store.tables import Group, VersionHistory
 
 LATEST = "latestModelGroupId"
 
 
 def create_history(
-    session: Session, created_by: str, *, latest_group_id: str | None = None, **fields: Any
+    session: Session, created_by: str, *, latest_group_id: str | None = None, **columns: Any
 ) -> VersionHistory:
     """With a group, which becomes its first version. Raises InvalidParameter."""
-    moment = now()
-    history = VersionHistory(
-        id=new_id("datasciencemodelgroupversionhistory"),
-        lifecycle_state="ACTIVE",
-        lifecycle_details="",
-        created_by=created_by,
-        time_created=moment,
-        time_updated=moment,
-        revision=1,
-        latest_version=0,
-        **fields,
-    )
+    kind = "datasciencemodelgroupversionhistory"
+    history = new_resource(VersionHistory, kind, created_by, "ACTIVE", latest_version=0, **columns)
     session.add(history)
     session.flush()
     if latest_group_id is not None:
@@ -44,20 +34,17 @@ def update_history(
 
     Raises NotFound, StaleEtag, InvalidParameter.
     """
-    history = find(session, VersionHistory, identifier, lock=True)
-    touch(history, if_match)
+    history = changing(session, VersionHistory, identifier, if_match)
     latest = changes.pop("latest_group_id", None)
     if latest is not None:
         _adopt(session, history, latest)
-    for column, value in changes.items():
-        setattr(history, column, value)
+    change(history, changes)
     return history
 
 
 def delete_history(session: Session, identifier: str, if_match: str | None) -> VersionHistory:
     """Raises NotFound, StaleEtag, and Conflict while it has groups."""
-    history = find(session, VersionHistory, identifier, lock=True)
-    touch(history, if_match)
+    history = changing(session, VersionHistory, identifier, if_match)
     query = select(func.count()).select_from(Group).where(Group.history_id == identifier)
     if held := session.scalar(query):
         raise Conflict(f"version history {identifier} has {held} groups; delete them first")
@@ -74,10 +61,7 @@ def latest_of(session: Session, identifier: str) -> str:
 
 
 def _adopt(session: Session, history: VersionHistory, group_id: str) -> None:
-    try:
-        group = find(session, Group, group_id, lock=True)
-    except NotFound as error:
-        raise InvalidParameter(f"{LATEST}: {error.message}") from None
+    group = find_named(session, Group, group_id, LATEST, lock=True)
     if group.history_id not in (None, history.id):
         raise InvalidParameter(f"{LATEST}: group {group_id} is a version in {group.history_id}")
     if group.history_id is None:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from stackserve.catalog.resources import MOST_ROWS, find
+from stackserve.catalog.resources import find, offset_page
 from stackserve.errors import InvalidParameter
 from stackserve.store.tables import Deployment, GroupMember, Model
 
@@ -19,15 +19,13 @@ SORTABLE = {"displayName": Model.display_name, "timeCreated": Model.time_created
 
 
 def list_model_states(
-    session: Session, deployment_id: str, asked: Mapping[str, str], limit: int, page: str
+    session: Session, deployment_id: str, asked: Mapping[str, str], limit: int
 ) -> tuple[list[dict[str, Any]], str | None]:
     """A page of the states, and where the next begins. `asked` has filters by their wire names.
 
     Raises NotFound, InvalidParameter.
     """
     deployment = find(session, Deployment, deployment_id)
-    if not 1 <= limit <= MOST_ROWS or not page.isdecimal():
-        raise InvalidParameter(f"limit must be 1 to {MOST_ROWS}, and page one from opc-next-page")
     sort_by = asked.get("sortBy", "displayName")
     if sort_by not in SORTABLE:
         raise InvalidParameter(f"sortBy is {sort_by!r}; give one of {', '.join(SORTABLE)}")
@@ -40,12 +38,9 @@ def list_model_states(
             query = query.where(column == asked[name])
     key = SORTABLE[sort_by]
     order = key.desc() if asked.get("sortOrder") == "DESC" else key.asc()
-    start = int(page)
-    rows = session.execute(
-        query.order_by(order, GroupMember.position).offset(start).limit(limit + 1)
-    ).all()
-    shown = [_view(deployment, member, model) for member, model in rows[:limit]]
-    return shown, str(start + limit) if len(rows) > limit else None
+    ordered = query.order_by(order, GroupMember.position)
+    rows, following = offset_page(session, ordered, limit, asked.get("page", "0"))
+    return [_view(deployment, member, model) for member, model in rows], following
 
 
 def _view(deployment: Deployment, member: GroupMember, model: Model) -> dict[str, Any]:

@@ -48,15 +48,24 @@ def find(session: Session, table: type[R], identifier: str, *, lock: bool = Fals
     return row
 
 
-def noun(table: type[Resource]) -> str:
-    """`model version set`, for ModelVersionSet."""
-    return (
-        str(table.__tablename__).replace("_", " ").replace("histories", "history").removesuffix("s")
-    )
+def find_named(
+    session: Session, table: type[R], identifier: str, place: str, *, lock: bool = False
+) -> R:
+    """As `find`, of an id that a request has in a field. Raises InvalidParameter, which names `place`."""
+    try:
+        return find(session, table, identifier, lock=lock)
+    except NotFound as error:
+        raise InvalidParameter(f"{place}: {error.message}") from None
 
 
-def etag(row: Resource) -> str:
-    return str(row.revision)
+def changing(session: Session, table: type[R], identifier: str, if_match: str | None) -> R:
+    """The resource of this id, locked, with the change noted that is about to be made.
+
+    Raises NotFound, and StaleEtag when the caller read another revision.
+    """
+    row = find(session, table, identifier, lock=True)
+    touch(row, if_match)
+    return row
 
 
 def touch(row: Resource, if_match: str | None) -> None:
@@ -68,6 +77,50 @@ def touch(row: Resource, if_match: str | None) -> None:
         )
     row.revision += 1
     row.time_updated = now()
+
+
+def change(row: Resource, columns: Mapping[str, Any]) -> None:
+    """Give columns their new values; fields that nothing reads are added to those kept before."""
+    for column, value in columns.items():
+        setattr(row, column, {**row.unused, **value} if column == "unused" else value)
+
+
+def update(
+    session: Session,
+    table: type[R],
+    identifier: str,
+    if_match: str | None,
+    columns: Mapping[str, Any],
+) -> R:
+    """Change columns that nothing else depends on. Raises NotFound, StaleEtag."""
+    row = changing(session, table, identifier, if_match)
+    change(row, columns)
+    return row
+
+
+def new_resource(table: type[R], kind: str, created_by: str, state: str, **columns: Any) -> R:
+    """A resource that begins now, and is not added to a session yet; `kind` is that of its OCID."""
+    moment = now()
+    return table(
+        id=new_id(kind),
+        lifecycle_state=state,
+        created_by=created_by,
+        time_created=moment,
+        time_updated=moment,
+        revision=1,
+        **{"lifecycle_details": "", **columns},
+    )
+
+
+def noun(table: type[Resource]) -> str:
+    """`model version set`, for ModelVersionSet."""
+    return (
+        str(table.__tablename__).replace("_", " ").replace("histories", "history").removesuffix("s")
+    )
+
+
+def etag(row: Resource) -> str:
+    return str(row.revision)
 
 
 @dataclass(frozen=True)
@@ -110,6 +163,20 @@ def list_page(
     more = len(rows) > listing.limit
     rows = rows[: listing.limit]
     return Page(rows, _token(rows[-1], listing) if more else None)
+
+
+def offset_page(
+    session: Session, query: Select[*tuple[Any, ...]], limit: int, page: str
+) -> tuple[Sequence[Any], str | None]:
+    """A page by its offset, for what only grows at one end or has one order; and where the next begins.
+
+    Raises InvalidParameter for a page or a limit that makes no sense.
+    """
+    if not 1 <= limit <= MOST_ROWS or not page.isdecimal():
+        raise InvalidParameter(f"limit must be 1 to {MOST_ROWS}, and page one from opc-next-page")
+    start = int(page)
+    rows = session.execute(query.offset(start).limit(limit + 1)).all()
+    return rows[:limit], str(start + limit) if len(rows) > limit else None
 
 
 def _token(row: Resource, listing: Listing) -> str:

@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy.orm import Session
 
-from stackserve.catalog.resources import Listing, Page, R, etag
+from stackserve.catalog.resources import Listing, Page, R, etag, update
 from stackserve.catalog.retry_tokens import Answer, once
 from stackserve.errors import InvalidParameter
-from stackserve.oci.wire import Wire
+from stackserve.oci.wire import ChangeCompartment, Wire
 from stackserve.store.database import Database
 from stackserve.store.tables import Resource, WorkRequest
 
@@ -87,14 +87,26 @@ def transact_once(
     return transact(database, lambda session: once(session, token, digest, lambda: work(session)))
 
 
+def add_move(routes: APIRouter, database: Database, table: type[R], status: int = 200) -> None:
+    """`…/{identifier}/actions/changeCompartment`, which all resources have alike."""
+
+    @routes.post("/{identifier}/actions/changeCompartment")
+    def move(identifier: str, body: ChangeCompartment, call: ThisCall) -> Response:
+        def work(session: Session) -> Answer:
+            columns = {"compartment_id": body.compartment_id}
+            row = update(session, table, identifier, call.if_match, columns)
+            return json_answer(None, row, status=status)
+
+        return transact_once(database, call, body, work)
+
+
 def listing_of(request: Request, **more_filters: str) -> Listing:
     """What a list is asked for; `more_filters` are further columns by their name on the wire.
 
     Raises InvalidParameter.
     """
     asked = request.query_params
-    if not asked.get("compartmentId"):
-        raise InvalidParameter("compartmentId is required", code="missing_parameter")
+    check_compartment(asked)
     order = asked.get("sortOrder", "DESC")
     if order not in SORT_ORDERS:
         raise InvalidParameter(f"sortOrder is {order!r}; give ASC or DESC")
@@ -106,6 +118,12 @@ def listing_of(request: Request, **more_filters: str) -> Listing:
         limit=limit_of(asked),
         page=asked.get("page"),
     )
+
+
+def check_compartment(asked: Mapping[str, str]) -> None:
+    """Every list is of a compartment. Raises InvalidParameter."""
+    if not asked.get("compartmentId"):
+        raise InvalidParameter("compartmentId is required", code="missing_parameter")
 
 
 def limit_of(asked: Mapping[str, str]) -> int:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 from urllib.parse import quote
 
 from anyio import fail_after, from_thread
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
+from sqlalchemy.orm import Session
 from starlette.requests import ClientDisconnect
 
+from stackserve.catalog.artifacts import refer
+from stackserve.catalog.resources import changing
+from stackserve.catalog.retry_tokens import Answer
+from stackserve.catalog.work_requests import done_at_once
 from stackserve.errors import RequestRejected
+from stackserve.oci.call import Call, json_answer, transact
 from stackserve.oci.errors import answer
+from stackserve.store.archive import zip_of, zip_size
+from stackserve.store.database import Database
+from stackserve.store.tables import Artifact, Group, Model
 
 RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 PLAIN = re.compile(r"[^A-Za-z0-9 ._-]")
@@ -47,10 +58,36 @@ def upload_of(request: Request) -> Iterator[bytes]:
         ) from None
 
 
-def zip_response(
-    request: Request, name: str, size: int, chunks: Iterator[bytes], etag: str
+def keep_artifact(
+    database: Database,
+    call: Call,
+    table: type[Model] | type[Group],
+    identifier: str,
+    arriving: AbstractContextManager[Artifact],
+    operation: str | None = None,
 ) -> Response:
-    """A zip of so many bytes, or the one range of it that is asked for."""
+    """Take an artifact in, and in the same moment refer to it: half of it is never there. `operation` is
+    that of the work request, where there is one.
+    """
+    with arriving as artifact:
+
+        def work(session: Session) -> Answer:
+            owner: Model | Group = changing(session, table, identifier, call.if_match)
+            refer(session, owner, artifact)
+            done = done_at_once(session, operation, "UPDATED", owner) if operation else None
+            return json_answer(None, owner, done, status=204)
+
+        return transact(database, work)
+
+
+def zip_response(
+    request: Request, name: str, files: Sequence[tuple[str, Path | bytes]], etag: str
+) -> Response:
+    """A zip of files, or of bytes, under these names; or the one range of it that is asked for."""
+    size = zip_size(
+        (name, len(source) if isinstance(source, bytes) else source.stat().st_size)
+        for name, source in files
+    )
     headers = {
         "content-disposition": _attachment(f"{name}.zip"),
         "accept-ranges": "bytes",
@@ -69,7 +106,7 @@ def zip_response(
     headers["content-length"] = str(end - start)
     if request.method == "HEAD":
         return Response(None, status, headers, ZIP)
-    return StreamingResponse(_cut(chunks, start, end), status, headers, ZIP)
+    return StreamingResponse(_cut(zip_of(files), start, end), status, headers, ZIP)
 
 
 def _attachment(name: str) -> str:

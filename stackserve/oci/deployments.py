@@ -11,13 +11,13 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
 
 from stackserve.catalog import deployments as catalog
-from stackserve.catalog.deployments import UpdateType
 from stackserve.catalog.model_states import list_model_states
-from stackserve.catalog.resources import find, list_page, now, touch
+from stackserve.catalog.resources import find, list_page
 from stackserve.catalog.retry_tokens import Answer
 from stackserve.oci.call import (
     Call,
     ThisCall,
+    add_move,
     json_answer,
     limit_of,
     list_answer,
@@ -28,9 +28,9 @@ from stackserve.oci.call import (
     transact_once,
 )
 from stackserve.oci.deployment_bodies import NewDeployment, UpdatedDeployment
-from stackserve.oci.wire import ChangeCompartment, view
+from stackserve.oci.wire import view
 from stackserve.store.database import Database
-from stackserve.store.tables import Deployment, Group, WorkRequest
+from stackserve.store.tables import Deployment, WorkRequest
 
 SHAPE = "stackserve.local"
 ACCEPTED = 202
@@ -55,6 +55,7 @@ def deployment_routes(database: Database, gateway: ThisGateway) -> APIRouter:
     _add_reads(routes, database, gateway)
     _add_update(routes, database, gateway)
     _add_changes(routes, database, gateway)
+    add_move(routes, database, Deployment, status=204)
     return routes
 
 
@@ -83,10 +84,7 @@ def _add_create(routes: APIRouter, database: Database, gateway: ThisGateway) -> 
                 url=gateway.url,
                 group_id=body.group_id,
                 configuration=body.configuration,
-                compartment_id=body.compartment_id,
-                project_id=body.project_id,
-                unused=body.unused,
-                **{"display_name": f"modeldeployment{now():%Y%m%d%H%M%S}", **body.changes()},
+                **body.columns("modeldeployment"),
             )
             session.flush()
             return json_answer(deployment_view(deployment, gateway), deployment, started)
@@ -116,9 +114,7 @@ def _add_reads(routes: APIRouter, database: Database, gateway: ThisGateway) -> N
         asked = request.query_params
         listing_of(request)
         with database.read() as session:
-            states, following = list_model_states(
-                session, deployment_id, asked, limit_of(asked), asked.get("page", "0")
-            )
+            states, following = list_model_states(session, deployment_id, asked, limit_of(asked))
         return page_answer(states, following)
 
 
@@ -132,33 +128,10 @@ def _add_update(routes: APIRouter, database: Database, gateway: ThisGateway) -> 
                     session,
                     deployment_id,
                     call.if_match,
-                    {**body.changes(), "unused": {**deployment.unused, **body.unused}},
+                    body.updates(),
                     group_id=body.group_id,
                     update_type=body.update_type,
                     configuration=body.merged_into(deployment.configuration),
-                )
-            )
-
-        return _poking(gateway, deployment_id, transact(database, work))
-
-    @routes.post("/{deployment_id}/actions/rollback")
-    def rollback(deployment_id: str, call: ThisCall) -> Response:
-        """Not one of OCI's: back to the group that was served before, weights and policy."""
-
-        def work(session: Session) -> Answer:
-            deployment = find(session, Deployment, deployment_id, lock=True)
-            before = find(session, Group, catalog.rollback_target(deployment))
-            now_served = find(session, Group, deployment.wanted_group_id)
-            live = before.base_model_id == now_served.base_model_id
-            return _accepted(
-                catalog.update_deployment(
-                    session,
-                    deployment_id,
-                    call.if_match,
-                    {},
-                    group_id=before.id,
-                    update_type=UpdateType.LIVE if live else UpdateType.ZDT,
-                    configuration=with_group(deployment.configuration, before.id),
                 )
             )
 
@@ -180,19 +153,14 @@ def _add_changes(routes: APIRouter, database: Database, gateway: ThisGateway) ->
     def deactivate(deployment_id: str, call: ThisCall) -> Response:
         return change(deployment_id, call, catalog.deactivate_deployment)
 
+    @routes.post("/{deployment_id}/actions/rollback")
+    def rollback(deployment_id: str, call: ThisCall) -> Response:
+        """Not one of OCI's: back to the group that was served before, weights and policy."""
+        return change(deployment_id, call, catalog.rollback_deployment)
+
     @routes.delete("/{deployment_id}")
     def delete(deployment_id: str, call: ThisCall) -> Response:
         return change(deployment_id, call, catalog.delete_deployment)
-
-    @routes.post("/{deployment_id}/actions/changeCompartment")
-    def move(deployment_id: str, body: ChangeCompartment, call: ThisCall) -> Response:
-        def work(session: Session) -> Answer:
-            deployment = find(session, Deployment, deployment_id, lock=True)
-            touch(deployment, call.if_match)
-            deployment.compartment_id = body.compartment_id
-            return json_answer(None, deployment, status=204)
-
-        return transact_once(database, call, body, work)
 
 
 def _accepted(changed: tuple[Deployment, WorkRequest]) -> Answer:
@@ -203,11 +171,6 @@ def _accepted(changed: tuple[Deployment, WorkRequest]) -> Answer:
 def _poking(gateway: ThisGateway, deployment_id: str, response: Response) -> Response:
     gateway.poke(deployment_id)
     return response
-
-
-def with_group(configuration: dict[str, Any], group_id: str) -> dict[str, Any]:
-    """The same configuration for another group."""
-    return {**configuration, "modelGroupConfigurationDetails": {"modelGroupId": group_id}}
 
 
 def deployment_view(deployment: Deployment, gateway: ThisGateway) -> dict[str, Any]:

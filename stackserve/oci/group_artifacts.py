@@ -11,15 +11,13 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from stackserve.catalog.artifacts import Shelf, find_artifact, refer
+from stackserve.catalog.artifacts import Shelf, find_artifact
 from stackserve.catalog.groups import HETEROGENEOUS
-from stackserve.catalog.resources import find, touch
-from stackserve.catalog.retry_tokens import Answer
+from stackserve.catalog.resources import find
 from stackserve.errors import Conflict
-from stackserve.oci.call import Call, ThisCall, json_answer, transact
-from stackserve.oci.content import MOST_UPLOADS, upload_of, zip_response
+from stackserve.oci.call import Call, ThisCall
+from stackserve.oci.content import MOST_UPLOADS, keep_artifact, upload_of, zip_response
 from stackserve.oci.groups import group_view
-from stackserve.store.archive import zip_of, zip_size
 from stackserve.store.database import Database
 from stackserve.store.tables import Artifact, Group, GroupMember, Model
 
@@ -36,15 +34,8 @@ def group_artifact_routes(database: Database, shelf: Shelf) -> APIRouter:
         with database.read() as session:
             if find(session, Group, group_id).type == HETEROGENEOUS:
                 raise Conflict(f"group {group_id} is {HETEROGENEOUS}, which takes no artifact")
-        with shelf.receive(upload_of(request), of_group=True) as artifact:
-
-            def work(session: Session) -> Answer:
-                group = find(session, Group, group_id, lock=True)
-                touch(group, call.if_match)
-                refer(session, group, artifact)
-                return json_answer(None, group, status=204)
-
-            return transact(database, work)
+        arriving = shelf.receive(upload_of(request), of_group=True)
+        return keep_artifact(database, call, Group, group_id, arriving)
 
     @routes.post("/artifact")
     async def upload(group_id: str, request: Request, call: ThisCall) -> Response:
@@ -59,12 +50,7 @@ def group_artifact_routes(database: Database, shelf: Shelf) -> APIRouter:
             group = find(session, Group, group_id)
             files = list(_files(session, group, shelf))
             etag = f"{group.id}-{group.revision}"
-        sizes = (
-            (name, len(source) if isinstance(source, bytes) else source.stat().st_size)
-            for name, source in files
-        )
-        size = zip_size(sizes)
-        return zip_response(request, group.display_name, size, zip_of(files), etag)
+        return zip_response(request, group.display_name, files, etag)
 
     return routes
 

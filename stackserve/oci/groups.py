@@ -16,19 +16,19 @@ from stackserve.catalog.groups import (
     delete_group,
     entries_of,
     plan_group,
-    set_group_state,
     update_group,
 )
 from stackserve.catalog.histories import latest_of
 from stackserve.catalog.members import patched
-from stackserve.catalog.models import ACTIVE, INACTIVE
-from stackserve.catalog.resources import find, list_page, now, touch
+from stackserve.catalog.models import ACTIVE, INACTIVE, USER
+from stackserve.catalog.resources import find, list_page, update
 from stackserve.catalog.retry_tokens import Answer
 from stackserve.catalog.work_requests import done_at_once
 from stackserve.errors import InvalidParameter, NotFound
 from stackserve.oci.call import (
     Call,
     ThisCall,
+    add_move,
     json_answer,
     list_answer,
     listing_of,
@@ -37,7 +37,7 @@ from stackserve.oci.call import (
     transact_once,
 )
 from stackserve.oci.group_bodies import CloneSource, NewGroupBody, UpdatedGroup
-from stackserve.oci.wire import ChangeCompartment, view
+from stackserve.oci.wire import view
 from stackserve.store.database import Database
 from stackserve.store.tables import Artifact, Group, GroupMember, Model, VersionHistory
 
@@ -50,6 +50,7 @@ def group_routes(database: Database, shelf: Shelf) -> APIRouter:
     _add_create(routes, database, shelf)
     _add_reads(routes, database)
     _add_changes(routes, database)
+    add_move(routes, database, Group)
     return routes
 
 
@@ -82,13 +83,9 @@ def _dry_run(session: Session, body: NewGroupBody, shelf: Shelf) -> dict[str, An
 
 def wanted_by(session: Session, body: NewGroupBody) -> NewGroup:
     """The group that a request describes. Raises InvalidParameter."""
-    columns = {
-        "display_name": f"modelgroup{now():%Y%m%d%H%M%S}",
-        "compartment_id": body.compartment_id,
-        "project_id": body.project_id,
-    }
     if body.model_group_clone_source_details is not None and body.create_type == "CLONE":
-        return _clone(session, body.model_group_clone_source_details, columns)
+        owner = {"compartment_id": body.compartment_id, "project_id": body.project_id}
+        return _clone(session, body.model_group_clone_source_details, owner)
     details, members = body.model_group_details, body.member_model_entries
     assert details is not None
     assert members is not None
@@ -98,12 +95,12 @@ def wanted_by(session: Session, body: NewGroupBody) -> NewGroup:
         base_model_id=details.base_model_id,
         custom_metadata=details.metadata,
         create_type="CREATE",
-        columns={**columns, **body.changes(), "unused": body.unused},
+        columns=body.columns("modelgroup"),
         **body.history_columns(),
     )
 
 
-def _clone(session: Session, source: CloneSource, columns: dict[str, Any]) -> NewGroup:
+def _clone(session: Session, source: CloneSource, owner: dict[str, Any]) -> NewGroup:
     """What a clone does not change is its source's."""
     place = "modelGroupCloneSourceDetails"
     try:
@@ -125,28 +122,24 @@ def _clone(session: Session, source: CloneSource, columns: dict[str, Any]) -> Ne
     patch = source.patch_model_group_member_model_details
     members = entries_of(session, group.id)
     inherited = {
+        "display_name": group.display_name,
         "description": group.description,
         "freeform_tags": group.freeform_tags,
         "defined_tags": group.defined_tags,
         "unused": group.unused,
     }
-    keeps_metadata = details is None or details.custom_metadata_list is None
+    metadata = tuple(group.custom_metadata)
+    if details is not None and details.custom_metadata_list is not None:
+        metadata = details.metadata
     history = {"history_id": group.history_id, **(changes.history_columns() if changes else {})}
     return NewGroup(
         type=group.type,
         members=patched(members, patch.patches() if patch else (), group.base_model_id),
         base_model_id=group.base_model_id,
-        custom_metadata=tuple(group.custom_metadata)
-        if keeps_metadata or details is None
-        else details.metadata,
+        custom_metadata=metadata,
         create_type="CLONE",
         source_group_id=group.id,
-        columns={
-            **inherited,
-            **columns,
-            "display_name": group.display_name,
-            **(changes.changes() if changes else {}),
-        },
+        columns={**inherited, **owner, **(changes.changes() if changes else {})},
         **history,
     )
 
@@ -191,18 +184,17 @@ def _member_view(model: Model, keys: dict[str, str | None], references: set[str]
         **view(model),
         "modelId": model.id,
         "inferenceKey": keys[model.id],
-        "category": "USER",
+        "category": USER,
         "isModelByReference": model.artifact_digest in references,
     }
 
 
 def _add_changes(routes: APIRouter, database: Database) -> None:
     @routes.put("/{group_id}")
-    def update(group_id: str, body: UpdatedGroup, call: ThisCall) -> Response:
+    def put(group_id: str, body: UpdatedGroup, call: ThisCall) -> Response:
         def work(session: Session) -> Answer:
-            changes = {**body.changes(), **body.history_columns()}
+            changes = {**body.updates(), **body.history_columns()}
             group = update_group(session, group_id, call.if_match, changes)
-            group.unused = {**group.unused, **body.unused}
             session.flush()
             done = done_at_once(session, "MODEL_GROUP_UPDATE", "UPDATED", group)
             return json_answer(group_view(session, group), group, done)
@@ -219,8 +211,10 @@ def _add_changes(routes: APIRouter, database: Database) -> None:
         return transact(database, work)
 
     def set_state(group_id: str, call: Call, state: str) -> Response:
+        """An inactive one goes on being served where it is, and no deployment takes it."""
+
         def work(session: Session) -> Answer:
-            group = set_group_state(session, group_id, call.if_match, state)
+            group = update(session, Group, group_id, call.if_match, {"lifecycle_state": state})
             done = done_at_once(session, "MODEL_GROUP_UPDATE", "UPDATED", group)
             return json_answer(group_view(session, group), group, done)
 
@@ -233,16 +227,6 @@ def _add_changes(routes: APIRouter, database: Database) -> None:
     @routes.post("/{group_id}/actions/deactivate")
     def deactivate(group_id: str, call: ThisCall) -> Response:
         return set_state(group_id, call, INACTIVE)
-
-    @routes.post("/{group_id}/actions/changeCompartment")
-    def move(group_id: str, body: ChangeCompartment, call: ThisCall) -> Response:
-        def work(session: Session) -> Answer:
-            group = find(session, Group, group_id, lock=True)
-            touch(group, call.if_match)
-            group.compartment_id = body.compartment_id
-            return json_answer(None, group)
-
-        return transact_once(database, call, body, work)
 
 
 def _history_names(session: Session, groups: Any) -> dict[str, str]:

@@ -8,11 +8,12 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
 
 from stackserve.catalog.histories import create_history, delete_history, update_history
-from stackserve.catalog.resources import find, list_page, now, touch
+from stackserve.catalog.resources import find, list_page
 from stackserve.catalog.retry_tokens import Answer
 from stackserve.catalog.work_requests import done_at_once
 from stackserve.oci.call import (
     ThisCall,
+    add_move,
     json_answer,
     list_answer,
     listing_of,
@@ -20,7 +21,7 @@ from stackserve.oci.call import (
     transact,
     transact_once,
 )
-from stackserve.oci.wire import ChangeCompartment, Described, NewOfProject, Ocid, Wire, view
+from stackserve.oci.wire import Described, NewOfProject, Ocid, Wire, view
 from stackserve.store.database import Database
 from stackserve.store.tables import VersionHistory
 
@@ -42,6 +43,7 @@ def history_routes(database: Database) -> APIRouter:
     routes = APIRouter(prefix="/modelGroupVersionHistory")
     _add_reads(routes, database)
     _add_changes(routes, database)
+    add_move(routes, database, VersionHistory)
     return routes
 
 
@@ -67,13 +69,7 @@ def _add_changes(routes: APIRouter, database: Database) -> None:
                 session,
                 call.principal,
                 latest_group_id=body.latest_model_group_id,
-                compartment_id=body.compartment_id,
-                project_id=body.project_id,
-                unused=body.unused,
-                **{
-                    "display_name": f"modelgroupversionhistory{now():%Y%m%d%H%M%S}",
-                    **body.changes(),
-                },
+                **body.columns("modelgroupversionhistory"),
             )
             session.flush()
             return json_answer(history_view(history), history)
@@ -83,9 +79,8 @@ def _add_changes(routes: APIRouter, database: Database) -> None:
     @routes.put("/{history_id}")
     def update(history_id: str, body: UpdatedHistory, call: ThisCall) -> Response:
         def work(session: Session) -> Answer:
-            changes = {**body.changes(), "latest_group_id": body.latest_model_group_id}
+            changes = {**body.updates(), "latest_group_id": body.latest_model_group_id}
             history = update_history(session, history_id, call.if_match, changes)
-            history.unused = {**history.unused, **body.unused}
             return json_answer(history_view(history), history)
 
         return transact(database, work)
@@ -99,16 +94,6 @@ def _add_changes(routes: APIRouter, database: Database) -> None:
             return json_answer(None, work=done, status=204)
 
         return transact(database, work)
-
-    @routes.post("/{history_id}/actions/changeCompartment")
-    def move(history_id: str, body: ChangeCompartment, call: ThisCall) -> Response:
-        def work(session: Session) -> Answer:
-            history = find(session, VersionHistory, history_id, lock=True)
-            touch(history, call.if_match)
-            history.compartment_id = body.compartment_id
-            return json_answer(None, history)
-
-        return transact_once(database, call, body, work)
 
 
 def history_view(history: VersionHistory) -> dict[str, Any]:

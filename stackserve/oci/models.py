@@ -11,23 +11,22 @@ from pydantic import Field
 from sqlalchemy import false, select
 from sqlalchemy.orm import Session
 
-from stackserve.catalog.artifacts import Shelf, find_artifact, refer
+from stackserve.catalog.artifacts import Shelf, find_artifact
 from stackserve.catalog.models import (
     ACTIVE,
     INACTIVE,
     USER,
     create_model,
     delete_model,
-    set_model_state,
     update_model,
 )
-from stackserve.catalog.resources import find, list_page, now, touch
+from stackserve.catalog.resources import find, list_page, update
 from stackserve.catalog.retry_tokens import Answer
-from stackserve.catalog.work_requests import done_at_once
 from stackserve.errors import InvalidParameter
 from stackserve.oci.call import (
     Call,
     ThisCall,
+    add_move,
     json_answer,
     list_answer,
     listing_of,
@@ -35,9 +34,8 @@ from stackserve.oci.call import (
     transact,
     transact_once,
 )
-from stackserve.oci.content import MOST_UPLOADS, upload_of, zip_response
+from stackserve.oci.content import MOST_UPLOADS, keep_artifact, upload_of, zip_response
 from stackserve.oci.wire import (
-    ChangeCompartment,
     Described,
     Name,
     NewOfProject,
@@ -46,7 +44,6 @@ from stackserve.oci.wire import (
     Wire,
     view,
 )
-from stackserve.store.archive import zip_of, zip_size
 from stackserve.store.database import Database
 from stackserve.store.tables import Artifact, Model, ModelVersionSet
 
@@ -106,6 +103,7 @@ def model_routes(database: Database, shelf: Shelf) -> APIRouter:
     _add_reads(routes, database)
     _add_changes(routes, database)
     _add_actions(routes, database)
+    add_move(routes, database, Model)
     _add_artifact(routes, database, shelf)
     return routes
 
@@ -134,27 +132,18 @@ def _add_changes(routes: APIRouter, database: Database) -> None:
     @routes.post("")
     def create(body: NewModel, call: ThisCall) -> Response:
         def work(session: Session) -> Answer:
-            fields = {"display_name": f"model{now():%Y%m%d%H%M%S}", **body.changes()}
-            model = create_model(
-                session,
-                call.principal,
-                compartment_id=body.compartment_id,
-                project_id=body.project_id,
-                unused=body.unused,
-                **fields,
-                **body.model_columns(),
-            )
+            columns = {**body.columns("model"), **body.model_columns()}
+            model = create_model(session, call.principal, **columns)
             session.flush()
             return json_answer(model_view(session, model), model)
 
         return transact_once(database, call, body, work)
 
     @routes.put("/{model_id}")
-    def update(model_id: str, body: UpdatedModel, call: ThisCall) -> Response:
+    def put(model_id: str, body: UpdatedModel, call: ThisCall) -> Response:
         def work(session: Session) -> Answer:
-            changes = {**body.changes(), **body.model_columns()}
+            changes = {**body.updates(), **body.model_columns()}
             model = update_model(session, model_id, call.if_match, changes)
-            model.unused = {**model.unused, **body.unused}
             return json_answer(model_view(session, model), model)
 
         return transact(database, work)
@@ -170,8 +159,11 @@ def _add_changes(routes: APIRouter, database: Database) -> None:
 
 def _add_actions(routes: APIRouter, database: Database) -> None:
     def set_state(model_id: str, call: Call, state: str) -> Response:
+        """An inactive one goes on being served where it is, and no new group takes it."""
+
         def work(session: Session) -> Answer:
-            model = set_model_state(session, model_id, call.if_match, state)
+            columns = {"lifecycle_state": state}
+            model = update(session, Model, model_id, call.if_match, columns)
             return json_answer(model_view(session, model), model)
 
         return transact(database, work)
@@ -184,16 +176,6 @@ def _add_actions(routes: APIRouter, database: Database) -> None:
     def deactivate(model_id: str, call: ThisCall) -> Response:
         return set_state(model_id, call, INACTIVE)
 
-    @routes.post("/{model_id}/actions/changeCompartment")
-    def move(model_id: str, body: ChangeCompartment, call: ThisCall) -> Response:
-        def work(session: Session) -> Answer:
-            model = find(session, Model, model_id, lock=True)
-            touch(model, call.if_match)
-            model.compartment_id = body.compartment_id
-            return json_answer(None, model)
-
-        return transact_once(database, call, body, work)
-
 
 def _add_artifact(routes: APIRouter, database: Database, shelf: Shelf) -> None:
     upload_threads = CapacityLimiter(MOST_UPLOADS)
@@ -201,19 +183,9 @@ def _add_artifact(routes: APIRouter, database: Database, shelf: Shelf) -> None:
     def take(
         model_id: str, call: Call, arriving: AbstractContextManager[Artifact], operation: str
     ) -> Response:
-        """Keep an artifact, and in the same moment refer to it: half of it is never there."""
         with database.read() as session:
             find(session, Model, model_id)
-        with arriving as artifact:
-
-            def work(session: Session) -> Answer:
-                model = find(session, Model, model_id, lock=True)
-                touch(model, call.if_match)
-                refer(session, model, artifact)
-                done = done_at_once(session, operation, "UPDATED", model)
-                return json_answer(None, model, done, status=204)
-
-            return transact(database, work)
+        return keep_artifact(database, call, Model, model_id, arriving, operation)
 
     @routes.post("/{model_id}/artifact")
     async def upload(model_id: str, request: Request, call: ThisCall) -> Response:
@@ -244,9 +216,7 @@ def _add_artifact(routes: APIRouter, database: Database, shelf: Shelf) -> None:
         with database.read() as session:
             model = find(session, Model, model_id)
             artifact = find_artifact(session, model.artifact_digest, f"model {model_id}")
-        files = shelf.files(artifact)
-        size = zip_size((name, path.stat().st_size) for name, path in files)
-        return zip_response(request, model.display_name, size, zip_of(files), artifact.digest)
+        return zip_response(request, model.display_name, shelf.files(artifact), artifact.digest)
 
 
 def model_view(session: Session, model: Model) -> dict[str, Any]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
 
-from stackserve.catalog.projects import create_project, delete_project, update_project
-from stackserve.catalog.resources import find, list_page
+from stackserve.catalog.projects import create_project, delete_project
+from stackserve.catalog.resources import find, list_page, update
 from stackserve.catalog.retry_tokens import Answer
 from stackserve.catalog.work_requests import done_at_once
 from stackserve.oci.call import (
@@ -32,14 +30,7 @@ def project_routes(database: Database) -> APIRouter:
     @routes.post("/projects")
     def create(body: NewResource, call: ThisCall) -> Response:
         def work(session: Session) -> Answer:
-            fields: dict[str, Any] = {"display_name": "project", **body.changes()}
-            project = create_project(
-                session,
-                call.principal,
-                compartment_id=body.compartment_id,
-                unused=body.unused,
-                **fields,
-            )
+            project = create_project(session, call.principal, **body.columns("project"))
             session.flush()
             return json_answer(view(project), project)
 
@@ -57,9 +48,9 @@ def project_routes(database: Database) -> APIRouter:
             return list_answer(list_page(session, Project, listing_of(request)), view)
 
     @routes.put("/projects/{project_id}")
-    def update(project_id: str, body: Described, call: ThisCall) -> Response:
+    def put(project_id: str, body: Described, call: ThisCall) -> Response:
         def work(session: Session) -> Answer:
-            project = update_project(session, project_id, call.if_match, body.changes())
+            project = update(session, Project, project_id, call.if_match, body.updates())
             return json_answer(view(project), project)
 
         return transact(database, work)

@@ -10,10 +10,11 @@ from sqlalchemy import false, select
 from sqlalchemy.orm import Session
 
 from stackserve.catalog.models import USER, create_version_set, delete_version_set
-from stackserve.catalog.resources import find, list_page, touch
+from stackserve.catalog.resources import find, list_page, update
 from stackserve.catalog.retry_tokens import Answer
 from stackserve.oci.call import (
     ThisCall,
+    add_move,
     json_answer,
     list_answer,
     listing_of,
@@ -21,7 +22,7 @@ from stackserve.oci.call import (
     transact,
     transact_once,
 )
-from stackserve.oci.wire import ChangeCompartment, Described, Name, NewOfProject, view
+from stackserve.oci.wire import Described, Name, NewOfProject, view
 from stackserve.store.database import Database
 from stackserve.store.tables import ModelVersionSet
 
@@ -35,6 +36,7 @@ def version_set_routes(database: Database) -> APIRouter:
     routes = APIRouter(prefix="/modelVersionSets")
     _add_reads(routes, database)
     _add_changes(routes, database)
+    add_move(routes, database, ModelVersionSet)
     return routes
 
 
@@ -62,40 +64,21 @@ def _add_changes(routes: APIRouter, database: Database) -> None:
     @routes.post("")
     def create(body: NewVersionSet, call: ThisCall) -> Response:
         def work(session: Session) -> Answer:
-            versions = create_version_set(
-                session,
-                call.principal,
-                compartment_id=body.compartment_id,
-                project_id=body.project_id,
-                unused=body.unused,
-                **{**body.changes(), "display_name": body.name},
-            )
+            columns = {**body.columns(""), "display_name": body.name}
+            versions = create_version_set(session, call.principal, **columns)
             session.flush()
             return json_answer(version_set_view(versions), versions)
 
         return transact_once(database, call, body, work)
 
     @routes.put("/{version_set_id}")
-    def update(version_set_id: str, body: Described, call: ThisCall) -> Response:
+    def put(version_set_id: str, body: Described, call: ThisCall) -> Response:
         def work(session: Session) -> Answer:
-            versions = find(session, ModelVersionSet, version_set_id, lock=True)
-            touch(versions, call.if_match)
-            for column, value in body.changes().items():
-                setattr(versions, column, value)
-            versions.unused = {**versions.unused, **body.unused}
+            changes = body.updates()
+            versions = update(session, ModelVersionSet, version_set_id, call.if_match, changes)
             return json_answer(version_set_view(versions), versions)
 
         return transact(database, work)
-
-    @routes.post("/{version_set_id}/actions/changeCompartment")
-    def move(version_set_id: str, body: ChangeCompartment, call: ThisCall) -> Response:
-        def work(session: Session) -> Answer:
-            versions = find(session, ModelVersionSet, version_set_id, lock=True)
-            touch(versions, call.if_match)
-            versions.compartment_id = body.compartment_id
-            return json_answer(None, versions)
-
-        return transact_once(database, call, body, work)
 
     @routes.delete("/{version_set_id}")
     def delete(

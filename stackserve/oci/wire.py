@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
 
+from stackserve.catalog.resources import now
 from stackserve.store.tables import OfProject, Resource
 
 KEPT = r"^[^\x00]*$"
@@ -46,13 +47,25 @@ class Described(Wire):
         given = self.model_fields_set & Described.model_fields.keys()
         return {name: value for name in given if (value := getattr(self, name)) is not None}
 
+    def updates(self) -> dict[str, Any]:
+        """The columns that an update with these fields changes."""
+        return {**self.changes(), "unused": self.unused}
+
 
 class NewResource(Described):
     compartment_id: Ocid
 
+    def columns(self, name: str) -> dict[str, Any]:
+        """The columns of these fields; `name` is the display name where none was given."""
+        given = {"compartment_id": self.compartment_id, "unused": self.unused}
+        return {"display_name": name, **given, **self.changes()}
+
 
 class NewOfProject(NewResource):
     project_id: Ocid
+
+    def columns(self, name: str) -> dict[str, Any]:
+        return {**super().columns(f"{name}{now():%Y%m%d%H%M%S}"), "project_id": self.project_id}
 
 
 class ChangeCompartment(Wire):

@@ -8,11 +8,19 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from stackserve.catalog.resources import MOST_ROWS
+from stackserve.catalog.resources import offset_page
 from stackserve.catalog.retry_tokens import Answer
 from stackserve.catalog.work_requests import Status, cancel, find_work
 from stackserve.errors import Conflict, InvalidParameter
-from stackserve.oci.call import ThisCall, json_answer, limit_of, page_answer, respond, transact
+from stackserve.oci.call import (
+    ThisCall,
+    check_compartment,
+    json_answer,
+    limit_of,
+    page_answer,
+    respond,
+    transact,
+)
 from stackserve.oci.wire import rfc3339
 from stackserve.store.database import Database
 from stackserve.store.tables import WorkRequest, WorkRequestLine
@@ -33,7 +41,7 @@ def work_request_routes(database: Database) -> APIRouter:
         with database.read() as session:
             work = find_work(session, work_request_id)
             answer = json_answer(work_view(work))
-        if work.status not in (Status.SUCCEEDED, Status.FAILED, Status.CANCELED):
+        if not Status(work.status).is_final:
             answer.headers["retry-after"] = "1"
         return respond(answer)
 
@@ -92,8 +100,7 @@ def work_view(work: WorkRequest) -> dict[str, Any]:
 
 def _page(session: Session, request: Request) -> tuple[list[WorkRequest], str | None]:
     asked = request.query_params
-    if not asked.get("compartmentId"):
-        raise InvalidParameter("compartmentId is required", code="missing_parameter")
+    check_compartment(asked)
     key = SORTABLE.get(asked.get("sortBy", "timeAccepted"))
     if key is None:
         raise InvalidParameter(f"sortBy is {asked['sortBy']!r}; give one of {', '.join(SORTABLE)}")
@@ -123,10 +130,6 @@ def _line_view(line: WorkRequestLine) -> dict[str, Any]:
 
 
 def _slice(session: Session, query: Any, request: Request) -> tuple[list[Any], str | None]:
-    """By offset: these only ever grow at one end."""
     asked = request.query_params
-    limit, start = limit_of(asked), asked.get("page", "0")
-    if not 1 <= limit <= MOST_ROWS or not start.isdecimal():
-        raise InvalidParameter(f"limit must be 1 to {MOST_ROWS}, and page one from opc-next-page")
-    rows = list(session.scalars(query.offset(int(start)).limit(limit + 1)))
-    return rows[:limit], str(int(start) + limit) if len(rows) > limit else None
+    rows, following = offset_page(session, query, limit_of(asked), asked.get("page", "0"))
+    return [row for (row,) in rows], following
