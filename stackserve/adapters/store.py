@@ -14,11 +14,10 @@ import errno
 import fcntl
 import os
 import re
-import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,7 +37,7 @@ from stackserve.adapters.folder import (
 from stackserve.adapters.strict_json import shown
 from stackserve.adapters.validate import AdapterLimits, ValidatedAdapter, validate_adapter
 from stackserve.errors import ArtifactRejected
-from stackserve.files import sync
+from stackserve.files import locked, remove, retire, sync
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
 IMPORTING, REMOVED = ".import-", ".removed-"
@@ -129,7 +128,7 @@ class AdapterStore:
                 for entry in sorted(self._root.iterdir()):
                     if DIGEST.fullmatch(entry.name) and entry.name not in keep:
                         freed += _size(entry)
-                        self._retire(entry)
+                        retire(entry, REMOVED)
                 self._forget_removed()
         return freed
 
@@ -146,14 +145,8 @@ class AdapterStore:
     def _prepare(self) -> None:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    @contextmanager
-    def _lock(self, name: str, operation: int) -> Iterator[int]:
-        fd = os.open(self._root / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, operation)
-            yield fd
-        finally:
-            os.close(fd)
+    def _lock(self, name: str, operation: int) -> AbstractContextManager[None]:
+        return locked(self._root / name, operation)
 
     @contextmanager
     def _importing(self) -> Iterator[None]:
@@ -162,7 +155,7 @@ class AdapterStore:
             with self._lock(".imports.lock", fcntl.LOCK_EX | fcntl.LOCK_NB):
                 for entry in self._root.iterdir():
                     if entry.name.startswith((IMPORTING, REMOVED)):
-                        _remove(entry)
+                        remove(entry)
         except BlockingIOError:
             pass
         with self._lock(".imports.lock", fcntl.LOCK_SH):
@@ -174,7 +167,7 @@ class AdapterStore:
         try:
             yield folder
         finally:
-            _remove(folder)
+            remove(folder)
 
     def _keep(self, copy: Path, adapter: ValidatedAdapter) -> ValidatedAdapter:
         """Make a validated copy read-only, have the disk hold it, and give it its digest's name."""
@@ -190,16 +183,9 @@ class AdapterStore:
             if os.path.lexists(final):
                 if _is_intact(final, digest):
                     return
-                self._retire(final)
+                retire(final, REMOVED)
             os.rename(copy, final)
             sync(self._root)
-
-    def _retire(self, entry: Path) -> None:
-        """Take the name away first, so that a crash never leaves half an adapter under it."""
-        doomed = self._root / f"{REMOVED}{os.urandom(8).hex()}"
-        os.rename(entry, doomed)
-        _remove(doomed)
-        sync(self._root)
 
 
 @contextmanager
@@ -268,15 +254,3 @@ def _size(entry: Path) -> int:
     if not stat.S_ISDIR(os.lstat(entry).st_mode):
         return os.lstat(entry).st_size
     return sum(os.lstat(path).st_size for path in entry.iterdir())
-
-
-def _remove(entry: Path) -> None:
-    """Delete what is there, if anything; a read-only folder must be opened for writing first."""
-    try:
-        if not stat.S_ISDIR(os.lstat(entry).st_mode):
-            entry.unlink()
-            return
-        os.chmod(entry, 0o700)
-    except FileNotFoundError:
-        return
-    shutil.rmtree(entry, ignore_errors=True)

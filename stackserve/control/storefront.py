@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import logging
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from sqlalchemy import text
 from stackserve.catalog.artifacts import Shelf
 from stackserve.catalog.deployments import begin_again
 from stackserve.errors import ConfigError
+from stackserve.files import locked
 from stackserve.server_settings import ServerSettings
 from stackserve.store.artifacts import ArtifactStore
 from stackserve.store.database import Database, open_database
@@ -72,14 +72,10 @@ def _only_gateway(database: Database, name: str, data: Path) -> Iterator[None]:
                 raise taken
             yield
         return
-    descriptor = os.open(
-        data / f".gateway-{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-    )
-    try:
+    with ExitStack() as held:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = data / f".gateway-{name}.lock"
+            held.enter_context(locked(lock, fcntl.LOCK_EX | fcntl.LOCK_NB))
         except BlockingIOError:
             raise taken from None
         yield
-    finally:
-        os.close(descriptor)

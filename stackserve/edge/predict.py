@@ -76,11 +76,12 @@ def predict_routes(predict: Predict, routes: Routes, created: int) -> list[Route
 
     async def models(request: Request) -> Response:
         try:
-            way = routes.current.resolve_at(request.path_params["address"], None)
+            snapshot = routes.current
+            way = snapshot.resolve_at(request.path_params["address"], None)
         except StackserveError as error:
             told = oci_answer(error)
             return Response(told.body, told.status, dict(told.headers))
-        group = routes.current.groups[way.gate.group]
+        group = snapshot.groups[way.gate.group]
         return JSONResponse({"object": "list", "data": cards(group, created)})
 
     kinds = ("predict", "predictWithResponseStream")

@@ -18,7 +18,6 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from stackserve.errors import ArtifactRejected
-from stackserve.store.manifest import Manifest
 
 CHUNK = 1 << 20
 BLOCK = 512
@@ -270,13 +269,6 @@ def _strip_single_folder(into: Path) -> None:
         shell.rmdir()
 
 
-def zip_chunks(folder: Path, manifest: Manifest) -> Iterator[bytes]:
-    """The files of an artifact as one zip, in pieces of some MiB: not compressed, since weights do not
-    shrink, and the same bytes each time.
-    """
-    yield from zip_of((file.path, folder / file.path) for file in manifest.files)
-
-
 def zip_size(sizes: Iterable[tuple[str, int]]) -> int:
     """How many bytes `zip_of` makes of files with these names and sizes, without reading them.
 
@@ -296,7 +288,9 @@ def zip_size(sizes: Iterable[tuple[str, int]]) -> int:
 
 
 def zip_of(files: Iterable[tuple[str, Path | bytes]]) -> Iterator[bytes]:
-    """A zip of files, or of bytes, under these names."""
+    """A zip of files, or of bytes, under these names, in pieces of some MiB: not compressed, since weights
+    do not shrink, and the same bytes each time.
+    """
     out = _Pieces()
     with zipfile.ZipFile(cast(IO[bytes], out), "w", zipfile.ZIP_STORED) as archive:
         for name, source in files:

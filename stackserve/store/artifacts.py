@@ -16,7 +16,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ import msgspec
 
 from stackserve.adapters.codes import Code
 from stackserve.errors import ArtifactRejected
-from stackserve.files import file_sha256, sync
+from stackserve.files import file_sha256, locked, remove, retire, sync
 from stackserve.store.archive import ArchiveCode, ArchiveLimits, unpack
 from stackserve.store.manifest import Manifest, regular_files
 
@@ -40,6 +40,8 @@ def _writing() -> Iterator[None]:
     """Turn an error of the store's disk into a refusal."""
     try:
         yield
+    except BlockingIOError:  # a lock is another's, which is no fault of the disk
+        raise
     except OSError as error:
         if error.errno in FULL:
             raise ArtifactRejected(
@@ -159,7 +161,7 @@ class ArtifactStore:
         for entry in sorted(self._root.iterdir()):
             if DIGEST.fullmatch(entry.name) and entry.name not in keep:
                 freed += _size(entry)
-                self._retire(entry)
+                retire(entry, REMOVED)
         self._clear()
         return freed
 
@@ -185,7 +187,7 @@ class ArtifactStore:
         if os.path.lexists(final):
             with suppress(ArtifactRejected):  # it is damaged, and this one takes its place
                 return self.verify(manifest.digest)
-            self._retire(final)
+            retire(final, REMOVED)
         os.rename(made, final)
         sync(self._root)
         return StoredArtifact(manifest.digest, manifest, final / FILES)
@@ -205,7 +207,7 @@ class ArtifactStore:
                 yield room
             finally:
                 with suppress(OSError):  # what stays is cleared by the next one
-                    _remove(room)
+                    remove(room)
 
     @_writing()
     def _room(self) -> Path:
@@ -219,24 +221,14 @@ class ArtifactStore:
     def _clear(self) -> None:
         for entry in self._root.iterdir():
             if entry.name.startswith((NEW, REMOVED)):
-                _remove(entry)
-
-    def _retire(self, entry: Path) -> None:
-        """Take the name away first, so that a crash never leaves half an artifact under it."""
-        doomed = self._root / f"{REMOVED}{os.urandom(8).hex()}"
-        os.rename(entry, doomed)
-        sync(self._root)
-        _remove(doomed)
+                remove(entry)
 
     @contextmanager
     def _lock(self, name: str, operation: int) -> Iterator[None]:
-        with _writing():
-            descriptor = os.open(self._root / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, operation)
+        with ExitStack() as held:
+            with _writing():
+                held.enter_context(locked(self._root / name, operation))
             yield
-        finally:
-            os.close(descriptor)
 
 
 def _damaged(digest: str, name: str, what: str) -> ArtifactRejected:
@@ -276,16 +268,3 @@ def _size(entry: Path) -> int:
     return sum(
         Path(parent, name).lstat().st_size for parent, _, names in os.walk(entry) for name in names
     )
-
-
-def _remove(entry: Path) -> None:
-    """Delete what is there, if anything, with what is read-only in it."""
-    if entry.is_symlink() or not entry.is_dir():
-        entry.unlink(missing_ok=True)
-        return
-    os.chmod(entry, 0o700)
-    for parent, folders, _ in os.walk(entry):
-        for folder in folders:
-            if not Path(parent, folder).is_symlink():
-                os.chmod(Path(parent, folder), 0o700)
-    shutil.rmtree(entry, ignore_errors=True)

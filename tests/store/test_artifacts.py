@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from stackserve.errors import ArtifactRejected
+from stackserve.files import remove
 from stackserve.store import artifacts as artifacts_module
 from stackserve.store.archive import ArchiveLimits
 from stackserve.store.artifacts import DIGEST, ArtifactStore, StoredArtifact
@@ -308,7 +309,7 @@ def _add(folder: Path) -> str:
 
 
 def _delete_all(folder: Path) -> str:
-    artifacts_module._remove(folder)
+    remove(folder)
     return "adapter_config.json: it is missing"
 
 
