@@ -18,7 +18,7 @@ from pathlib import Path
 import uvicorn
 
 from stackserve.adapters import validate_source
-from stackserve.auth.guard import guarded, open_authenticator
+from stackserve.auth.authenticator import open_authenticator
 from stackserve.control.deployment import Deployment
 from stackserve.control.fleet import Fleet
 from stackserve.control.groups import Admit, StackedGroup, read_group
@@ -29,6 +29,7 @@ from stackserve.control.states import DeploymentStatus
 from stackserve.control.stored import settings_of
 from stackserve.control.storefront import Store
 from stackserve.control.update import changed_options
+from stackserve.edge.guard import guarded
 from stackserve.edge.relay import Drain
 from stackserve.edge.routes import build_app
 from stackserve.edge.shadow import Shadows

@@ -46,6 +46,11 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
     announced = header(scope, b"content-length")
     if announced is not None and announced.isdecimal() and int(announced) > limit:
         raise _too_large(limit)
+    return await read_within(receive, limit, _too_large(limit))
+
+
+async def read_within(receive: Receive, limit: int, too_large: RequestRejected) -> bytes:
+    """The whole body, whatever it is. Raises `too_large` over `limit` bytes, ClientGone on a disconnect."""
     chunks: list[bytes] = []
     size = 0
     while True:
@@ -55,7 +60,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
         chunk = message.get("body", b"")
         size += len(chunk)
         if size > limit:
-            raise _too_large(limit)
+            raise too_large
         chunks.append(chunk)
         if not message.get("more_body", False):
             return b"".join(chunks)

@@ -10,6 +10,7 @@ from stackserve.errors import (
     EngineFailed,
     GroupNotReady,
     MemberRefused,
+    NotAuthenticated,
     Overloaded,
     RequestRejected,
     ShuttingDown,
@@ -32,6 +33,7 @@ class Kind:
 
 
 KINDS: dict[type[StackserveError], Kind] = {
+    NotAuthenticated: Kind(401, "authentication_error"),
     UnknownModel: Kind(404, "invalid_request_error", "model"),
     MemberRefused: Kind(404, "invalid_request_error", "model"),
     RequestRejected: Kind(400, "invalid_request_error"),
@@ -71,6 +73,7 @@ def answer(error: StackserveError) -> ErrorAnswer:
 
 OCI_CODES = {
     400: "InvalidParameter",
+    401: "NotAuthenticated",
     404: "NotAuthorizedOrNotFound",
     405: "MethodNotAllowed",
     413: "PayloadTooLarge",

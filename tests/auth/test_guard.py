@@ -12,10 +12,11 @@ import httpx
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from stackserve.auth.guard import Authenticator, Guard, guarded, open_authenticator
+from stackserve.auth.authenticator import Authenticator, open_authenticator
 from stackserve.auth.keys import read_keys
 from stackserve.auth.new_key import NewKey, new_key
 from stackserve.auth.signature import SignedRequest
+from stackserve.edge.guard import Guard, guarded
 from stackserve.server_settings import AuthSettings, ServerSettings
 from tests.auth.conftest import HOST, NOW, USER, Changed, User
 

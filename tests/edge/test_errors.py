@@ -30,9 +30,6 @@ from stackserve.errors import (
 NEVER_ANSWERED = {ConfigError, ArtifactRejected}
 """Raised while a server starts, when nobody has asked anything."""
 
-ANSWERED_BY_THE_GUARD = {NotAuthenticated}
-"""Before anything else sees the request, see stackserve/auth/guard.py."""
-
 OF_CONTROL_PLANE = {
     CatalogError,
     RolloutFailed,
@@ -50,12 +47,13 @@ def classes(root: type[StackserveError]) -> Iterator[type[StackserveError]]:
 
 def test_every_error_that_a_client_can_meet_has_a_kind() -> None:
     ours = {each for each in classes(StackserveError) if each.__module__ == "stackserve.errors"}
-    assert set(KINDS) == ours - NEVER_ANSWERED - ANSWERED_BY_THE_GUARD - OF_CONTROL_PLANE
+    assert set(KINDS) == ours - NEVER_ANSWERED - OF_CONTROL_PLANE
 
 
 @pytest.mark.parametrize(
     ("error", "status", "code", "param"),
     [
+        (NotAuthenticated("m"), 401, "not_authenticated", None),
         (UnknownModel("m"), 404, "model_not_found", "model"),
         (MemberRefused("m"), 404, "model_refused", "model"),
         (RequestRejected("m"), 400, "invalid_request", None),
