@@ -1,19 +1,13 @@
-"""Artifacts of models through the official client: taken in, refused, registered, downloaded, let go."""
+"""Artifacts of models through the official client: taken in, refused, downloaded."""
 
 from __future__ import annotations
 
-import asyncio
-import io
 import os
-import shutil
 import socket
-import time
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import httpx
 import oci
@@ -23,52 +17,20 @@ from oci.data_science import models as m
 from stackserve.oci.api import PREFIX
 from stackserve.oci.content import MOST_UPLOADS
 from tests.conftest import Models
+from tests.oci.artifacts import (
+    CONFIG,
+    PATIENCE,
+    WEIGHTS,
+    empty,
+    facts,
+    files_of,
+    kept,
+    until,
+)
 from tests.oci.conftest import Story
-from tests.oci.served import OWNER, Served, refused, serving_store, zipped
+from tests.oci.served import Served, refused, zipped
 from tests.store.archives import read, tarred
 from tests.tiny_models import Adapters, filled, key
-
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-PATIENCE = 30.0
-
-
-def empty(served: Served) -> str:
-    """A model without an artifact."""
-    return str(served.client.create_model(m.CreateModelDetails(**OWNER)).data.id)
-
-
-def facts(served: Served, model: str) -> Any:
-    answer = httpx.get(f"{served.url}{PREFIX}/models/{model}")
-    return answer.json().get("x-stackserve")
-
-
-def register(served: Served, model: str, path: str | Path) -> httpx.Response:
-    reference = {"modelArtifactReferenceType": "LOCAL_FOLDER", "path": str(path)}
-    return httpx.post(
-        f"{served.url}{PREFIX}/models/{model}/actions/registerArtifactReference",
-        json={"modelArtifactReferences": [reference]},
-        timeout=30,
-    )
-
-
-def files_of(served: Served, model: str) -> dict[str, bytes]:
-    content = served.client.get_model_artifact_content(model).data.content
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Wait for what the server does on its own."""
-    latest = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < latest
-        time.sleep(0.01)
-
-
-def kept(data: Path) -> list[str]:
-    """What is in the artifact store, leftovers included."""
-    root = data / "artifacts"
-    return sorted(each.name for each in root.iterdir() if not each.name.endswith("lock"))
 
 
 async def test_what_is_uploaded_is_known_by_kind_and_facts(story: Story) -> None:
@@ -373,128 +335,3 @@ async def test_object_storage_is_refused_with_what_to_use(story: Story) -> None:
                 call()
 
     await story(words)
-
-
-async def test_no_folder_is_registered_unless_the_operator_allows_it(
-    story: Story, models: Models
-) -> None:
-    def words(served: Served, base: str, adapter: str) -> None:
-        answer = register(served, empty(served), models.base)
-        assert (answer.status_code, "server.local_folders" in answer.text) == (400, True)
-
-    await story(words)
-
-
-@pytest.fixture
-def shelf(tmp_path: Path, models: Models) -> Path:
-    """A folder of which models may be registered."""
-    folder = tmp_path / "shelf"
-    shutil.copytree(models.base, folder / "base")
-    shutil.copytree(models.adapter("a"), folder / "adapter")
-    return folder
-
-
-async def test_a_registered_base_stays_where_it_is_and_an_adapter_is_copied(
-    tmp_path: Path, oci_config: dict[str, str], shelf: Path
-) -> None:
-    async with serving_store(tmp_path, oci_config, local_folders=(str(shelf),)) as served:
-
-        def words() -> None:
-            base, adapter = empty(served), empty(served)
-            for model, name in ((base, "base"), (adapter, "adapter")):
-                assert register(served, model, shelf / name).status_code == 204
-            assert served.client.get_model(base).data.is_model_by_reference is True
-            assert served.client.get_model(adapter).data.is_model_by_reference is False
-            assert kept(tmp_path) == [facts(served, adapter)["artifactDigest"]]
-            shutil.rmtree(shelf / "adapter")
-            assert files_of(served, base) == read(shelf / "base")
-            served.group(base, {"k": adapter})
-
-        await asyncio.to_thread(words)
-
-
-async def test_only_what_really_lies_below_an_allowed_folder_is_registered(
-    tmp_path: Path, oci_config: dict[str, str], shelf: Path, models: Models
-) -> None:
-    (shelf / "link").symlink_to(models.base)
-    (shelf / "ring").symlink_to(shelf / "ring")
-    async with serving_store(tmp_path, oci_config, local_folders=(str(shelf),)) as served:
-
-        def words() -> None:
-            model = empty(served)
-            for path in (
-                shelf / "link",
-                shelf / ".." / "shelf2",
-                f"{shelf}2",
-                models.base,
-                shelf / "ring",
-                shelf / ("x" * 300),
-                shelf / "none",
-                shelf / "base" / "config.json",
-                f"{shelf}/a\0b",
-                "",
-            ):
-                answer = register(served, model, path)
-                assert (answer.status_code, facts(served, model)) == (400, None), path
-
-        await asyncio.to_thread(words)
-
-
-async def test_a_registered_base_is_used_while_its_bytes_are_the_same(
-    tmp_path: Path, oci_config: dict[str, str], shelf: Path
-) -> None:
-    weights = shelf / "base" / "model.safetensors"
-    async with serving_store(tmp_path, oci_config, local_folders=(str(shelf),)) as served:
-
-        def words() -> None:
-            base, adapter = empty(served), served.model(shelf / "adapter")
-            register(served, base, shelf / "base")
-            os.utime(weights, ns=(1, 1))
-            served.group(base, {"k": adapter})
-            content = weights.read_bytes()
-            weights.write_bytes(content[:-1] + b"\1")
-            with refused(400, "InvalidParameter", "no longer what was registered"):
-                served.group(base, {"k": adapter})
-            weights.write_bytes(content)
-            served.group(base, {"k": adapter})
-            shutil.move(shelf / "base", shelf / "moved")
-            with refused(400, "InvalidParameter", "is gone, where a base was registered"):
-                served.group(base, {"k": adapter})
-            again = empty(served)
-            assert register(served, again, shelf / "moved").status_code == 204
-            served.group(base, {"k": adapter})
-
-        await asyncio.to_thread(words)
-
-
-async def test_what_no_model_has_is_let_go_at_the_next_start(
-    tmp_path: Path, oci_config: dict[str, str], shelf: Path, models: Models
-) -> None:
-    wanted: list[str] = []
-    async with serving_store(tmp_path, oci_config, local_folders=(str(shelf),)) as served:
-
-        def words() -> None:
-            shared = models.adapter("shared")
-            base, gone, first, second = (
-                empty(served),
-                served.model(models.adapter("gone")),
-                served.model(shared),
-                served.model(shared),
-            )
-            register(served, base, shelf / "base")
-            for model in (base, gone, first):
-                served.client.delete_model(model)
-            assert len(kept(tmp_path)) == 2
-            wanted.append(second)
-
-        await asyncio.to_thread(words)
-    async with serving_store(tmp_path, oci_config, local_folders=(str(shelf),)) as served:
-
-        def more() -> None:
-            assert kept(tmp_path) == [facts(served, wanted[0])["artifactDigest"]]
-            assert files_of(served, wanted[0]) == read(models.adapter("shared"))
-            assert (shelf / "base" / "config.json").is_file()
-            again = served.model(models.adapter("gone"))
-            assert files_of(served, again) == read(models.adapter("gone"))
-
-        await asyncio.to_thread(more)

@@ -1,19 +1,14 @@
-"""The artifact store: what it keeps, what it refuses, and what survives crashes and full disks."""
+"""The artifact store: what it keeps, what it refuses, and full disks."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
-import multiprocessing
 import os
-import random
 import resource
 import signal
 import stat
-import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,60 +17,21 @@ import pytest
 from stackserve.errors import ArtifactRejected
 from stackserve.files import remove
 from stackserve.store import artifacts as artifacts_module
-from stackserve.store.archive import ArchiveLimits
-from stackserve.store.artifacts import DIGEST, ArtifactStore, StoredArtifact
+from stackserve.store.artifacts import DIGEST, ArtifactStore
 from tests.store.archives import read, zipped
-
-FILES = {"adapter_config.json": b"{}", "weights/model.bin": bytes(range(256)) * 100}
-OTHER = {"other.txt": b"other"}
-LIMITS = ArchiveLimits(max_bytes=1 << 20, max_files=20)
-NOBODY = 65534
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "deep" / "store"
-
-
-@pytest.fixture
-def store(root: Path) -> ArtifactStore:
-    return ArtifactStore(root)
-
-
-def chunks(files: dict[str, bytes], size: int = 1000) -> Iterator[bytes]:
-    content = zipped(files.items())
-    for place in range(0, len(content), size):
-        yield content[place : place + size]
-
-
-def receive(store: ArtifactStore, files: dict[str, bytes] = FILES) -> StoredArtifact:
-    with store.receive(chunks(files), LIMITS) as stored:
-        return stored
-
-
-def make(folder: Path, files: dict[str, bytes] = FILES) -> Path:
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    return folder
-
-
-def names(root: Path) -> set[str]:
-    """What the store holds beside its locks."""
-    return {path.name for path in root.iterdir() if not path.name.endswith(".lock")}
-
-
-def damage(stored: StoredArtifact) -> None:
-    path = stored.folder / "weights/model.bin"
-    path.chmod(0o600)
-    content = path.read_bytes()
-    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-
-
-def code_of(call: Callable[[], object]) -> str:
-    with pytest.raises(ArtifactRejected) as refusal:
-        call()
-    return refusal.value.code
+from tests.store.artifact_folders import (
+    FILES,
+    LIMITS,
+    NOBODY,
+    OTHER,
+    chunks,
+    code_of,
+    damage,
+    in_a_process,
+    make,
+    names,
+    receive,
+)
 
 
 def test_an_upload_is_kept_under_the_digest_of_its_files_and_read_only(
@@ -436,170 +392,3 @@ def test_a_running_upload_is_not_swept_by_another(store: ArtifactStore) -> None:
 
     with store.receive(slow(), LIMITS) as stored:
         assert store.verify(stored.digest) == stored
-
-
-def test_threads_that_upload_one_model_at_once_all_succeed(
-    store: ArtifactStore, root: Path
-) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        digests = {stored.digest for stored in pool.map(lambda _: receive(store), range(16))}
-    assert names(root) == digests
-    assert len(digests) == 1
-
-
-def in_a_process(work: Callable[[], object]) -> int | None:
-    """Its exit status; negative for the signal that killed it."""
-    (status,) = in_processes(1, work)
-    return status
-
-
-def in_processes(count: int, work: Callable[[], object]) -> list[int | None]:
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=work) for _ in range(count)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    return [process.exitcode for process in processes]
-
-
-def test_processes_that_replace_one_damaged_artifact_at_once_all_succeed(
-    store: ArtifactStore, root: Path
-) -> None:
-    stored = receive(store)
-    damage(stored)
-    assert in_processes(4, lambda: receive(store)) == [0] * 4
-    assert store.verify(stored.digest) == stored
-    assert names(root) == {stored.digest}
-
-
-STEPS = {
-    "open", "os.rename", "os.chmod", "os.mkdir", "os.remove", "os.rmdir", "os.link",
-    "os.symlink", "os.truncate", "fcntl.flock",
-}  # fmt: skip
-
-
-def killed_at(step: int, work: Callable[[Callable[[], None]], object]) -> bool:
-    """Do work in a process that is killed at its `step`th change of a file; whether it came so far."""
-
-    def doomed() -> None:
-        left = step
-
-        def count() -> None:
-            nonlocal left
-            left -= 1
-            if left < 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        def sync_and_count(path: Path) -> None:
-            count()
-            sync(path)
-
-        sync, artifacts_module.sync = artifacts_module.sync, sync_and_count
-        sys.addaudithook(lambda event, _: count() if event in STEPS else None)
-        work(count)
-
-    status = in_a_process(doomed)
-    assert status in (0, -signal.SIGKILL)
-    return status != 0
-
-
-def counted(pieces: Iterable[bytes], count: Callable[[], None]) -> Iterator[bytes]:
-    for piece in pieces:
-        count()
-        yield piece
-
-
-def whole(store: ArtifactStore, root: Path) -> set[str]:
-    """The names of the artifacts, each of which is read to its last byte."""
-    return {store.verify(name).digest for name in names(root) if DIGEST.fullmatch(name)}
-
-
-def test_an_upload_killed_at_any_step_has_kept_all_or_nothing(tmp_path: Path) -> None:
-    outcomes, step, going = [], 0, True
-    while going:
-        root = tmp_path / str(step)
-        store = ArtifactStore(root)
-        other = receive(store, OTHER).digest
-
-        def upload(count: Callable[[], None], store: ArtifactStore = store) -> None:
-            with store.receive(counted(chunks(FILES), count), LIMITS):
-                pass
-
-        going = killed_at(step, upload)
-        found = whole(store, root)
-        assert other in found
-        outcomes.append(len(found) - 1)
-        again = receive(store).digest
-        assert names(root) == whole(store, root) == {other, again}
-        step += 1
-    assert step > 25
-    assert outcomes == sorted(outcomes)
-    assert set(outcomes) == {0, 1}
-
-
-def test_a_collection_killed_at_any_step_has_removed_all_or_nothing(tmp_path: Path) -> None:
-    step, going = 0, True
-    while going:
-        root = tmp_path / str(step)
-        store = ArtifactStore(root)
-        kept, dropped = receive(store, OTHER).digest, receive(store).digest
-
-        def collect(_: object, store: ArtifactStore = store, kept: str = kept) -> None:
-            store.collect(lambda: {kept})
-
-        going = killed_at(step, collect)
-        assert whole(store, root) in ({kept}, {kept, dropped})
-        collect(None)
-        assert names(root) == {kept}
-        step += 1
-    assert step > 10
-
-
-def test_a_replacement_killed_at_any_step_never_shows_half_of_one(tmp_path: Path) -> None:
-    step, going = 0, True
-    while going:
-        root = tmp_path / str(step)
-        store = ArtifactStore(root)
-        stored = receive(store)
-        damage(stored)
-
-        def upload(_: object, store: ArtifactStore = store) -> None:
-            receive(store)
-
-        going = killed_at(step, upload)
-        if stored.digest in names(root):
-            assert store.open(stored.digest) == stored
-        assert receive(store) == stored
-        assert store.verify(stored.digest) == stored
-        assert names(root) == {stored.digest}
-        step += 1
-
-
-def test_a_store_whose_processes_are_killed_at_random_stays_whole(
-    store: ArtifactStore, root: Path, tmp_path: Path
-) -> None:
-    kept, chance = receive(store).digest, random.Random(3)
-    folder = make(tmp_path / "source", {"large": bytes(1 << 20), **OTHER})
-
-    def work(seconds: float) -> None:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)  # it kills
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        while True:
-            receive(store, OTHER)
-            with store.add_folder(folder):
-                pass
-            store.collect(lambda: {kept})
-
-    for _ in range(40):
-        seconds = chance.uniform(0.001, 0.05)
-        assert in_a_process(lambda seconds=seconds: work(seconds)) == -signal.SIGALRM
-        assert kept in whole(store, root)
-    store.collect(lambda: {kept})
-    assert names(root) == {kept}
-
-
-def test_a_dead_process_holds_no_lock(store: ArtifactStore, root: Path) -> None:
-    assert killed_at(12, lambda _: receive(store))
-    with (root / ".lock").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
