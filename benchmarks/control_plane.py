@@ -1,16 +1,19 @@
-"""How long the control plane takes with large groups: `python -m benchmarks.control_plane [--members 500]`.
+"""How long the control plane takes with large groups: `python -m benchmarks.control_plane [--demo]`.
 
-Tiny adapters, SQLite on this machine's disk, the API called through its HTTP application in this
+Tiny adapters, or copies of one of the demo's with 240 tensors on the demo's base; SQLite on this machine's disk, the API called through its HTTP application in this
 process. Prints the median of each operation and the most that it may be.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ from fastapi.testclient import TestClient
 
 from stackserve.catalog.artifacts import Shelf
 from stackserve.control.storefront import Store
+from stackserve.demo.base import ensure_demo_base
+from stackserve.demo.behaviours import BEHAVIOURS
 from stackserve.oci.api import control_plane
 from stackserve.oci.deployments import ThisGateway
 from stackserve.routing.gate import Gate
@@ -35,26 +40,50 @@ ROUNDS = 15
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--members", type=int, default=500)
-    members = parser.parse_args().members
+    parser.add_argument("--demo", action="store_true", help="adapters of a real size; 1 GB of disk")
+    parsed = parser.parse_args()
+    members: int = parsed.members
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         database = open_database(f"sqlite:///{root}/stackserve.db")
         store = Store(database, Shelf(ArtifactStore(root / "artifacts")))
         gateway = ThisGateway("gateway", "http://here", lambda _: None)
         with TestClient(control_plane(store, gateway)) as client:
-            measure_groups(client, root, members)
+            sources = demo_models(root) if parsed.demo else tiny_models(root)
+            measure_groups(client, sources, members)
         database.close()
     measure_routing(members)
 
 
-def measure_groups(client: TestClient, root: Path, members: int) -> None:
-    """Create, get and list a group of so many members."""
+def tiny_models(root: Path) -> Iterator[Path]:
+    """A base, and then adapters of it without end."""
     write_base(root / "base")
-    base = upload(client, root / "base")
+    yield root / "base"
+    for number in count():
+        yield Adapters(root / f"a{number}").make({"base_model_name_or_path": f"a{number}"})
+
+
+def demo_models(root: Path) -> Iterator[Path]:
+    """The same in a real size; each adapter's config differs in a name, so that none is another's."""
+    yield ensure_demo_base()
+    folder = root / "adapter"
+    shutil.copytree(BEHAVIOURS[0].adapter, folder)
+    config = folder / "adapter_config.json"
+    config.chmod(0o600)
+    for number in count():
+        content = json.loads(config.read_bytes()) | {"base_model_name_or_path": f"a{number}"}
+        config.write_text(json.dumps(content))
+        yield folder
+
+
+def measure_groups(client: TestClient, sources: Iterator[Path], members: int) -> None:
+    """Create, get and list a group of so many members."""
+    base = upload(client, next(sources))
     entries = [{"inferenceKey": "base", "modelId": base}]
-    for number in range(members - 1):
-        adapter = Adapters(root / f"a{number}").make({"base_model_name_or_path": f"a{number}"})
-        entries.append({"inferenceKey": f"k{number}", "modelId": upload(client, adapter)})
+    entries += [
+        {"inferenceKey": f"k{number}", "modelId": upload(client, next(sources))}
+        for number in range(members - 1)
+    ]
     body = {
         **OWNER,
         "createType": "CREATE",

@@ -75,9 +75,15 @@ class Work:
 
 
 class Client:
-    """One server's control plane. Every method raises ApiError, and httpx.HTTPError without an answer."""
+    """One server's control plane, as far as one compartment goes. Every method raises ApiError, and httpx.HTTPError without an answer."""
 
-    def __init__(self, url: str = "http://127.0.0.1:8000", token: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        token: str | None = None,
+        compartment: str = COMPARTMENT,
+    ) -> None:
+        self._compartment = compartment
         headers = {"authorization": f"Bearer {token}"} if token else {}
         self._http = httpx.Client(base_url=url.rstrip("/") + PREFIX, headers=headers, timeout=600)
 
@@ -98,7 +104,7 @@ class Client:
         self, name: str, folder: Path, progress: Callable[[int], None] = lambda sent: None
     ) -> Model:
         """Upload a folder as a new model; `progress` is told the bytes that were sent."""
-        created = self._post("/models", {**_owner(), "displayName": name})
+        created = self._post("/models", {**self._owner(), "displayName": name})
         try:
             content = _tar(folder, progress)
             self._ask("POST", f"/models/{created['id']}/artifact", content=content)
@@ -134,7 +140,7 @@ class Client:
         entries += [{"inferenceKey": k, "modelId": self.model(m).id} for k, m in members.items()]
         custom = [{"key": key, "value": value} for key, value in (metadata or {}).items()]
         body = {
-            **_owner(),
+            **self._owner(),
             "createType": "CREATE",
             "displayName": name,
             "modelGroupDetails": {
@@ -177,7 +183,7 @@ class Client:
         }
         if name is not None:
             clone["modifyModelGroupDetails"] = {"displayName": name}
-        body = {**_owner(), "createType": "CLONE", "modelGroupCloneSourceDetails": clone}
+        body = {**self._owner(), "createType": "CLONE", "modelGroupCloneSourceDetails": clone}
         return _group(self._post("/modelGroups", body))
 
     def group(self, name: str) -> Group:
@@ -200,7 +206,7 @@ class Client:
                 "environmentVariables": dict(options),
             }
         body = {
-            **_owner(),
+            **self._owner(),
             "displayName": name,
             "modelDeploymentConfigurationDetails": configuration,
         }
@@ -273,7 +279,7 @@ class Client:
         return dict(self._ask("GET", f"{path}/{name}").json())
 
     def _all(self, path: str, **filters: str) -> list[Any]:
-        asked, found = {"compartmentId": COMPARTMENT, **filters}, []
+        asked, found = {"compartmentId": self._compartment, **filters}, []
         while True:
             answer = self._ask("GET", path, params=asked)
             found += answer.json()
@@ -283,6 +289,9 @@ class Client:
 
     def _post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         return dict(self._ask("POST", path, json=body).json())
+
+    def _owner(self) -> dict[str, str]:
+        return {"compartmentId": self._compartment, "projectId": PROJECT}
 
     def _ask(self, method: str, path: str, **request: Any) -> httpx.Response:
         answer = self._http.request(method, path, **request)
@@ -295,10 +304,6 @@ class Client:
             raise ApiError(
                 f"{answer.url} answers {answer.status_code}; is this a stackserve with a store?"
             ) from None
-
-
-def _owner() -> dict[str, str]:
-    return {"compartmentId": COMPARTMENT, "projectId": PROJECT}
 
 
 def _tar(folder: Path, progress: Callable[[int], None]) -> Iterator[bytes]:

@@ -14,11 +14,10 @@ from typing import Any
 import httpx
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-from rich.table import Table
 
-from stackserve.client import ApiError, Client, Group, Work
+from stackserve.client import COMPARTMENT, ApiError, Client, Group, Work
 
-URL, TOKEN = "STACKSERVE_URL", "STACKSERVE_TOKEN"
+URL, TOKEN, SCOPE = "STACKSERVE_URL", "STACKSERVE_TOKEN", "STACKSERVE_COMPARTMENT"
 
 Run = Callable[[Client, argparse.Namespace], Any]
 
@@ -91,6 +90,11 @@ def _command(commands: Any, name: str, meaning: str, run: Run) -> argparse.Argum
     command: argparse.ArgumentParser = commands.add_parser(name, help=meaning)
     command.add_argument("--url", default=os.environ.get(URL, "http://127.0.0.1:8000"),
                          help=f"the server's address; also ${URL}")  # fmt: skip
+    command.add_argument(
+        "--compartment",
+        default=os.environ.get(SCOPE, COMPARTMENT),
+        help=f"what is seen and made; also ${SCOPE}",
+    )
     command.add_argument("--json", action="store_true", help="print JSON")
     command.set_defaults(run=lambda parsed: _run(run, parsed))
     return command
@@ -98,7 +102,7 @@ def _command(commands: Any, name: str, meaning: str, run: Run) -> argparse.Argum
 
 def _run(run: Run, parsed: argparse.Namespace) -> int:
     try:
-        with Client(parsed.url, os.environ.get(TOKEN)) as client:
+        with Client(parsed.url, os.environ.get(TOKEN), parsed.compartment) as client:
             found = run(client, parsed)
     except httpx.HTTPError as error:
         raise ApiError(
@@ -163,7 +167,7 @@ def deploy_group(client: Client, parsed: argparse.Namespace) -> Any:
     group = client.group(parsed.group)
     name = parsed.name or group.name
     _follow(client, client.deploy(name, group.id, options))
-    return [each for each in client.deployments() if each.name == name]
+    return client.deployment(name)
 
 
 def update_deployment(client: Client, parsed: argparse.Namespace) -> Any:
@@ -213,9 +217,10 @@ def _pairs(written: Iterable[str]) -> dict[str, str]:
 def _print(found: Any, *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(_plain(found), indent=2) + "\n")
+    elif isinstance(found, list):
+        _print_rows(_plain(found))
     elif found is not None:
-        rows = _plain(found)
-        _print_rows(rows if isinstance(rows, list) else [rows])
+        _print_record(_plain(found))
 
 
 def _plain(found: Any) -> Any:
@@ -225,20 +230,35 @@ def _plain(found: Any) -> Any:
 
 
 def _print_rows(rows: list[Mapping[str, Any]]) -> None:
-    console = Console(highlight=False)
+    """A line each, as long as it must be: ids and addresses are there to be copied."""
     if not rows:
-        console.print("nothing")
+        sys.stdout.write("nothing\n")
         return
-    names = [name for name in rows[0] if any(row.get(name) not in (None, "", {}) for row in rows)]
-    table = Table(*names, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(_cell(row.get(name)) for name in names))
-    console.print(table)
+    names = [
+        name
+        for name in rows[0]
+        if not any(isinstance(row[name], Mapping) for row in rows)
+        and any(row[name] not in (None, "") for row in rows)
+    ]
+    cells = [names, *([_cell(row[name]) for name in names] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        sys.stdout.write("  ".join(padded).rstrip() + "\n")
+
+
+def _print_record(record: Mapping[str, Any], indent: str = "") -> None:
+    """A line for each value, and those of a mapping below its name."""
+    width = max(map(len, record), default=0)
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            sys.stdout.write(f"{indent}{name}\n")
+            _print_record(value, f"{indent}  ")
+        else:
+            sys.stdout.write(f"{indent}{name.ljust(width)}  {_cell(value)}".rstrip() + "\n")
 
 
 def _cell(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "\n".join(f"{key}: {each}" for key, each in value.items())
     if isinstance(value, list | tuple):
-        return "\n".join(_cell(each) for each in value)
+        return ", ".join(map(_cell, value))
     return "" if value is None else str(value)

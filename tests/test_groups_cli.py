@@ -12,7 +12,7 @@ import pytest
 
 from stackserve import cli
 from tests.conftest import Models
-from tests.oci.served import serving_store
+from tests.oci.served import COMPARTMENT, Served, serving_store
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ async def test_from_a_folder_to_a_served_group_its_next_version_and_back(
         call("group", "clone", "one", "--name", "two", "--remove", "k", "--insert", "m=z")
         changes = call("group", "diff", "one", "two")
         assert {each["key"]: each["change"] for each in changes} == {"k": "removed", "m": "added"}
-        assert [each["state"] for each in call("deploy", "one")] == ["ACTIVE"]
+        assert call("deploy", "one")["state"] == "ACTIVE"
         updated = call("update", "one", "two")
         assert updated["group"] == call("group", "show", "two")["id"]
         states = call("status", "one")
@@ -58,6 +58,34 @@ async def test_from_a_folder_to_a_served_group_its_next_version_and_back(
     async with serving_store(tmp_path, oci_config) as served:
         monkeypatch.setenv("STACKSERVE_URL", served.url)
         await asyncio.to_thread(story)
+
+
+async def test_ids_and_addresses_are_printed_whole(
+    tmp_path: Path,
+    oci_config: dict[str, str],
+    models: Models,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+
+    def printed(*words: str) -> str:
+        capsys.readouterr()
+        assert cli.main(words) == 0
+        return capsys.readouterr().out
+
+    def story(served: Served) -> None:
+        base = served.model(models.base, "b")
+        deployment = served.deploy(served.group(base, {}))
+        assert f"{served.url}/{deployment}\n" in printed("status")
+        record = printed("model", "add", str(models.adapter("a")), "--name", "a")
+        (identifier,) = (line.split()[1] for line in record.splitlines() if line.startswith("id "))
+        assert f"{identifier}  a " in printed("model", "list")
+
+    async with serving_store(tmp_path, oci_config) as served:
+        monkeypatch.setenv("STACKSERVE_URL", served.url)
+        monkeypatch.setenv("STACKSERVE_COMPARTMENT", COMPARTMENT)
+        await asyncio.to_thread(story, served)
 
 
 async def test_what_cannot_be_done_is_said_in_one_line(

@@ -92,4 +92,7 @@ def _with_options(engine: EngineSettings, variables: Mapping[str, str]) -> Engin
         option = (
             OPTION + str(problem["loc"][0]).upper() if problem["loc"] else "environmentVariables"
         )
-        raise InvalidParameter(f"environmentVariables.{option}: {problem['msg']}") from None
+        why = problem["msg"]
+        if problem["type"] == "extra_forbidden":
+            why = "the engine has no such option; docs/configuration.md lists them"
+        raise InvalidParameter(f"environmentVariables.{option}: {why}") from None
