@@ -1,4 +1,4 @@
-"""Sets up the virtual environment of a clone: `python3.11 requirements/install.py [--dev]`.
+"""Sets up the virtual environment of a clone: `python3.11 requirements/install.py [--runtimes] [--dev]`.
 
 Uses only the standard library. Checks first whether this machine can run stackserve, installs the
 exact locks, and does nothing when that is done already.
@@ -24,14 +24,22 @@ KERNELS = SOURCES.with_name("_cpu.so")
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 CPUINFO = Path("/proc/cpuinfo")
 NEEDED_GB = 4
-DOWNLOADS = {"cpu.lock": "about 600 MB", "dev.lock": "about 260 MB"}
+DOWNLOADS = {
+    "cpu.lock": "about 600 MB",
+    "runtimes.lock": "about 120 MB",
+    "dev.lock": "about 270 MB",
+}
 WANTED_PYTHON = (3, 11)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runtimes", action="store_true", help="ONNX, scikit-learn and so on too")
     parser.add_argument("--dev", action="store_true", help="the tools for tests and lint too")
-    locks = ["cpu.lock", "dev.lock"] if parser.parse_args().dev else ["cpu.lock"]
+    asked = parser.parse_args()
+    locks = ["cpu.lock"]
+    locks += ["runtimes.lock"] if asked.runtimes or asked.dev else []
+    locks += ["dev.lock"] if asked.dev else []
     missing = [name for name in locks if name not in installed()]
     if not missing:
         return
@@ -72,7 +80,7 @@ def installed() -> set[str]:
     if not STAMP.exists() or not PYTHON.exists():
         return set()
     held = set(STAMP.read_text().split("\n"))
-    return {name for name in ("cpu.lock", "dev.lock") if stamp(name) in held}
+    return {name for name in DOWNLOADS if stamp(name) in held}
 
 
 def stamp(name: str) -> str:
