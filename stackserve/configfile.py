@@ -9,14 +9,14 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from stackserve.errors import ArtifactRejected, ConfigError
-from stackserve.settings import Settings
+from stackserve.settings import GROUPS, Settings
 
 Location = tuple[int | str, ...]
 
@@ -158,14 +158,18 @@ def _explain(
         location = error["loc"]
         if any(other != location and other[: len(location)] == location for other in locations):
             continue  # a consequence of a mistake further inside
-        line = next(
-            (lines[location[:n]] for n in range(len(location), -1, -1) if location[:n] in lines), 1
-        )
+        place = _written(location)
+        line = next((lines[place[:n]] for n in range(len(place), -1, -1) if place[:n] in lines), 1)
         yield f"{path}:{line}: {_problem(location, error)}"
 
 
+def _written(location: Location) -> Location:
+    """The place as it is written in the file, without the tag of a group's kind."""
+    return tuple(part for part in location if part not in GROUPS)
+
+
 def _problem(location: Location, error: ErrorDetails) -> str:
-    key = ".".join(str(part) for part in location)
+    key = ".".join(str(part) for part in _written(location))
     match error["type"]:
         case "extra_forbidden":
             return f"{key}: unknown key; {_allowed_keys(location)}"
@@ -202,7 +206,9 @@ def _allowed_keys(location: Location) -> str:
 def _section_at(location: Location) -> type[BaseModel]:
     section: type[BaseModel] = Settings
     for part in location:
-        if isinstance(part, str) and part in section.model_fields:
+        if isinstance(part, str) and part in GROUPS:
+            section = GROUPS[part]
+        elif isinstance(part, str) and part in section.model_fields:
             section = _model_in(section.model_fields[part].annotation) or section
     return section
 
@@ -210,6 +216,6 @@ def _section_at(location: Location) -> type[BaseModel]:
 def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    if get_origin(annotation) in (tuple, Union, UnionType):
+    if get_origin(annotation) in (tuple, dict, Union, UnionType, Annotated):
         return next(filter(None, map(_model_in, get_args(annotation))), None)
     return None

@@ -9,6 +9,7 @@ StackserveError
 ├── MemberRefused        the name is known, its adapter was rejected at start
 ├── RequestRejected      the request itself is wrong (size, JSON, no model, unsupported route)
 ├── GroupNotReady        the group's engine is starting, restarting or broken
+├── ModelUnavailable     a model of a group cannot be brought in now
 ├── Overloaded           the group's queue is full
 ├── ShuttingDown         the server drains and takes no new request
 ├── RolloutFailed        an update of a deployment failed, and what was served before is served on
@@ -102,6 +103,17 @@ class GroupNotReady(StackserveError):
 
     def __init__(self, message: str, *, retry_after: int = 5) -> None:
         super().__init__(message)
+        self.retry_after = retry_after
+
+
+class ModelUnavailable(StackserveError):
+    """The model's files cannot be loaded, there is no room for it, or it is kept out; `code` says which.
+
+    `retry_after` is a hint in seconds.
+    """
+
+    def __init__(self, code: str, message: str, *, retry_after: int = 10) -> None:
+        super().__init__(message, code=code)
         self.retry_after = retry_after
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -13,6 +14,8 @@ from stackserve.processes import kill, members_of
 from stackserve.protocol import WorkerEvent, WorkerSpec
 
 STDIN = 0
+
+Spec = TypeVar("Spec")
 
 
 class Events:
@@ -27,7 +30,14 @@ class Events:
 
 
 def take_spec() -> WorkerSpec:
-    """Read the spec from standard input, and from then on end with the gateway.
+    """The spec of an engine worker, which from then on ends with the gateway."""
+    spec = read_spec(WorkerSpec)
+    end_with_gateway(Path(spec.socket).parent)
+    return spec
+
+
+def read_spec(kind: type[Spec]) -> Spec:
+    """One line of standard input.
 
     Reads the descriptor itself: a daemon thread must not hold sys.stdin's lock when Python exits.
     """
@@ -37,20 +47,22 @@ def take_spec() -> WorkerSpec:
         if not part:
             raise EOFError("standard input ended before the spec")
         line += part
-    spec = msgspec.json.decode(line, type=WorkerSpec)
-    folder = Path(spec.socket).parent
-    threading.Thread(target=_die_with_gateway, args=(folder,), daemon=True).start()
-    return spec
+    return msgspec.json.decode(line, type=kind)
 
 
-def _die_with_gateway(folder: Path) -> None:
-    """Wait for the end of standard input; then take down this process group, the engine's processes
-    too, and remove the folder that the gateway can remove no more.
+def end_with_gateway(folder: Path | None = None) -> None:
+    """From now on the end of standard input is the end of this process and its descendants; `folder`,
+    which the gateway can remove no more, is removed.
     """
+    threading.Thread(target=_die_with_gateway, args=(folder,), daemon=True).start()
+
+
+def _die_with_gateway(folder: Path | None) -> None:
     while os.read(STDIN, 4096):
         pass
     for pid, is_tracker in members_of(os.getpgrp()):
         if pid != os.getpid() and not is_tracker:
             kill(pid)
-    shutil.rmtree(folder, ignore_errors=True)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
     kill(os.getpid())

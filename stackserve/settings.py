@@ -11,21 +11,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
+    Discriminator,
     Field,
     JsonValue,
-    StringConstraints,
+    Tag,
     ValidationError,
     field_validator,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from stackserve.model_settings import GroupName, Key, ModelSettings
+from stackserve.runtime_settings import RuntimeGroupSettings
 from stackserve.server_settings import LocalPath, Section, ServerSettings
-from stackserve.types import KEY_PATTERN, MODEL_ID_PATTERN
-
-Key = Annotated[str, StringConstraints(pattern=f"^{KEY_PATTERN.pattern}$")]
-ModelId = Annotated[str, StringConstraints(pattern=f"^{MODEL_ID_PATTERN.pattern}$")]
-GroupName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 
 LEAST_WEIGHT, LARGEST_WEIGHT, MOST_PARTS = 0.001, 100.0, 32
 """Of a composite. Smaller weights change next to nothing, larger ones are slips of the keyboard."""
@@ -37,15 +36,6 @@ MOST_SLOTS_BY_DEFAULT = 8
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """The slot ranks that vLLM 0.32 can allocate."""
-
-
-class ModelSettings(Section):
-    """What a base and a member have in common: their names."""
-
-    key: Key = Field(description="Inference key: 1 to 32 of A-Z a-z 0-9 . _ -")
-    model_id: ModelId | None = Field(
-        None, description="Its other name in `model`. By default `<group>/<key>`."
-    )
 
 
 class BaseSettings(ModelSettings):
@@ -208,9 +198,17 @@ class EngineSettings(Section):
         return self
 
 
+def _known_kind(value: object) -> object:
+    if value != "stacked":
+        raise PydanticCustomError("kind", "should be stacked, homogeneous or heterogeneous")
+    return value
+
+
 class GroupSettings(Section):
     name: GroupName = Field(description="Name of the group: a-z 0-9 -, at most 63 characters.")
-    kind: Literal["stacked"] = Field("stacked", description="One base and its LoRA adapters.")
+    kind: Annotated[Literal["stacked"], BeforeValidator(_known_kind)] = Field(
+        "stacked", description="One base and its LoRA adapters."
+    )
     base: BaseSettings = Field(description="The model that the adapters were trained on.")
     members: tuple[MemberSettings, ...] = Field(
         (), strict=False, max_length=100_000, description="The adapters."
@@ -293,11 +291,37 @@ class GroupSettings(Section):
         return model.model_id or f"{self.name}/{model.key}"
 
 
+GROUPS: dict[str, type[GroupSettings | RuntimeGroupSettings]] = {
+    "(stacked)": GroupSettings,
+    "(runtime)": RuntimeGroupSettings,
+}
+"""By the tags that pydantic puts into the places of mistakes."""
+
+
+def _tag(value: object) -> str:
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return "(runtime)" if kind in ("homogeneous", "heterogeneous") else "(stacked)"
+
+
+AnyGroupSettings = Annotated[
+    Annotated[GroupSettings, Tag("(stacked)")] | Annotated[RuntimeGroupSettings, Tag("(runtime)")],
+    Discriminator(_tag),
+]
+
+
 class Settings(Section):
     server: ServerSettings = ServerSettings()
-    groups: tuple[GroupSettings, ...] = Field(
+    groups: tuple[AnyGroupSettings, ...] = Field(
         strict=False, description="The model groups that this server serves."
     )
+
+    @property
+    def stacked(self) -> tuple[GroupSettings, ...]:
+        return tuple(group for group in self.groups if isinstance(group, GroupSettings))
+
+    @property
+    def of_runtimes(self) -> tuple[RuntimeGroupSettings, ...]:
+        return tuple(group for group in self.groups if isinstance(group, RuntimeGroupSettings))
 
     @model_validator(mode="before")
     @classmethod
@@ -333,15 +357,22 @@ class Settings(Section):
         """Every name that is given: where it is written, the name, and what it is the name of."""
         for g, group in enumerate(self.groups):
             yield ("groups", g, "name"), group.name, f"groups.{g}"
-            places: list[Place] = [("base",), *(("members", m) for m in range(len(group.members)))]
+            places: list[Place] = [("members", m) for m in range(len(group.members))]
+            if isinstance(group, GroupSettings):
+                places.insert(0, ("base",))
             for place, model in zip(places, group.models, strict=True):
                 owner = ".".join(map(str, ("groups", g, *place)))
                 yield ("groups", g, *place, "key"), model.key, owner
                 yield ("groups", g, *place, "key"), f"{group.name}/{model.key}", owner
                 yield ("groups", g, *place, "model_id"), group.model_id_of(model), owner
-            for a, alias in enumerate(group.aliases):
-                for name in (alias.key, f"{group.name}/{alias.key}"):
-                    yield ("groups", g, "aliases", a, "key"), name, f"groups.{g}.aliases.{a}"
+            if isinstance(group, GroupSettings):
+                yield from _names_of_aliases(g, group)
+
+
+def _names_of_aliases(g: int, group: GroupSettings) -> Iterator[tuple[Place, str, str]]:
+    for a, alias in enumerate(group.aliases):
+        for name in (alias.key, f"{group.name}/{alias.key}"):
+            yield ("groups", g, "aliases", a, "key"), name, f"groups.{g}.aliases.{a}"
 
 
 Place = tuple[int | str, ...]

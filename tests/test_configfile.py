@@ -64,7 +64,7 @@ MISTAKES = [
     ("groups:\n", "c.yaml:1: groups: an empty value is not allowed: should be a list"),
     ("groups: []\n", "c.yaml:1: groups: [] is not allowed: should have at least one item"),
     ("groups: {g: 1}\n", "c.yaml:1: groups: {'g': 1} is not allowed: should be a list"),
-    (GROUP + "    kind: mixed\n", "c.yaml:4: groups.0.kind: 'mixed' is not allowed: should be 'stacked'"),
+    (GROUP + "    kind: mixed\n", "c.yaml:4: groups.0.kind: 'mixed' is not allowed: should be stacked"),
     ("groups: [{name: G, base: {path: b}}]", "c.yaml:1: groups.0.name: 'G' is not allowed: should match pattern"),
     ("groups: [{name: g, base: {path: ''}}]", "c.yaml:1: groups.0.base.path: '' is not allowed: should have at least 1 character"),
     # names

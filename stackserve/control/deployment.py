@@ -15,7 +15,6 @@ from typing import Any
 
 import aiohttp
 
-from stackserve.control.backoff import BREAKER, Verdict, after_death
 from stackserve.control.groups import StackedGroup
 from stackserve.control.launch import adapter_specs, engine_options, room_of, worker_spec
 from stackserve.control.reading import Read, read_in_thread
@@ -30,6 +29,7 @@ from stackserve.protocol import AdapterFailed, AdapterSpec, Phase, Ready, Worker
 from stackserve.routing.gate import Endpoint, Gate
 from stackserve.routing.snapshot import Routes
 from stackserve.settings import GroupSettings
+from stackserve.workers.backoff import BREAKER, Verdict, after_death
 from stackserve.workers.process import (
     COMMAND,
     LogTail,

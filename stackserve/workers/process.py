@@ -127,16 +127,49 @@ class ProtocolBroken(Exception):
     """A worker reported something that is not an event."""
 
 
-class WorkerProcess:
-    """A running worker. Made by `start_worker`; its process group ends with the context."""
+class Child:
+    """A running process. Made by `start_child`; its process group ends with the context."""
 
-    def __init__(
-        self, transport: asyncio.SubprocessTransport, watch: _Watch, events: asyncio.StreamReader
-    ) -> None:
+    def __init__(self, transport: asyncio.SubprocessTransport, watch: _Watch) -> None:
         self._transport = transport
         self._watch = watch
-        self._events = events
         self.pid: int = transport.get_pid()
+
+    async def exited(self) -> int:
+        """Wait for its end and its last words; its exit code, negative for a signal."""
+        await asyncio.shield(self._watch.exited)
+        await asyncio.wait((self._watch.silent,), timeout=LAST_WORDS_SECONDS)
+        code = self._transport.get_returncode()
+        assert code is not None
+        return code
+
+    def when_exited(self, call: Callable[[], object]) -> None:
+        """Have something called as soon as it ends."""
+        self._watch.exited.add_done_callback(lambda _: call())
+
+    def tell(self, spec: msgspec.Struct) -> None:
+        """Write a line of JSON to its standard input, whose end is that of this process."""
+        lifeline = self._transport.get_pipe_transport(0)
+        assert isinstance(lifeline, asyncio.WriteTransport)
+        lifeline.write(msgspec.json.encode(spec) + b"\n")
+
+    async def stop(self, grace: float) -> None:
+        """Ask it to end, and after `grace` seconds kill what is left of its process group."""
+        with contextlib.suppress(ProcessLookupError):
+            self._transport.terminate()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.exited(), grace)
+        await kill_group(self.pid)
+        await self.exited()
+
+
+class WorkerProcess:
+    """A running engine worker. Made by `start_worker`."""
+
+    def __init__(self, child: Child, events: asyncio.StreamReader) -> None:
+        self.pid = child.pid
+        self.exited = child.exited
+        self._events = events
 
     async def events(self) -> AsyncGenerator[WorkerEvent, None]:
         """What the worker reports, until it ends. Raises ProtocolBroken."""
@@ -146,22 +179,40 @@ class WorkerProcess:
         except (msgspec.MsgspecError, ValueError) as error:  # ValueError: a line without an end
             raise ProtocolBroken(f"it reported something that is not an event: {error}") from None
 
-    async def exited(self) -> int:
-        """Wait for the end of the worker and its last words; its exit code, negative for a signal."""
-        await asyncio.shield(self._watch.exited)
-        await asyncio.wait((self._watch.silent,), timeout=LAST_WORDS_SECONDS)
-        code = self._transport.get_returncode()
-        assert code is not None
-        return code
 
-    async def stop(self, grace: float) -> None:
-        """Ask the worker to end, and after `grace` seconds kill what is left of its process group."""
-        with contextlib.suppress(ProcessLookupError):
-            self._transport.terminate()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.exited(), grace)
-        await kill_group(self.pid)
-        await self.exited()
+@asynccontextmanager
+async def start_child(
+    command: Sequence[str],
+    tail: LogTail,
+    environment: Mapping[str, str],
+    pass_fds: Sequence[int],
+    stop_grace: float = STOP_GRACE_SECONDS,
+) -> AsyncIterator[Child]:
+    """Start a process in a process group of its own, whose output goes to `tail`; leaving the context
+    ends the whole group. The descriptors are the child's alone from then on.
+    """
+    try:
+        transport, watch = await asyncio.get_running_loop().subprocess_exec(
+            lambda: _Watch(tail),
+            *command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=dict(environment),
+            pass_fds=tuple(pass_fds),
+            start_new_session=True,
+        )
+    finally:
+        for fd in pass_fds:
+            os.close(fd)
+    child = Child(transport, watch)
+    try:
+        yield child
+    finally:
+        try:
+            await _to_the_end(child.stop(stop_grace))
+        finally:
+            transport.close()
 
 
 @asynccontextmanager
@@ -172,39 +223,15 @@ async def start_worker(
     command: Sequence[str] = COMMAND,
     stop_grace: float = STOP_GRACE_SECONDS,
 ) -> AsyncIterator[WorkerProcess]:
-    """Start a worker in a process group of its own; leaving the context ends the whole group.
-
-    `spec` gets the number of the worker's end of the event pipe; the output goes to `tail`.
-    """
+    """Start an engine worker as a child; `spec` gets the number of its end of the event pipe."""
     read_fd, write_fd = os.pipe()
-    try:
-        transport, watch = await asyncio.get_running_loop().subprocess_exec(
-            lambda: _Watch(tail),
-            *command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=dict(environment),
-            pass_fds=(write_fd,),
-            start_new_session=True,
-        )
-    except BaseException:
-        os.close(read_fd)
-        raise
-    finally:
-        os.close(write_fd)
-    async with _events_until(watch.exited, read_fd) as events:
-        worker = WorkerProcess(transport, watch, events)
-        lifeline = transport.get_pipe_transport(0)
-        assert isinstance(lifeline, asyncio.WriteTransport)
-        try:
-            lifeline.write(msgspec.json.encode(spec(write_fd)) + b"\n")
-            yield worker
-        finally:
-            try:
-                await _to_the_end(worker.stop(stop_grace))
-            finally:
-                transport.close()
+    async with (
+        _stream(read_fd) as (events, end_of_events),
+        start_child(command, tail, environment, (write_fd,), stop_grace) as child,
+    ):
+        child.when_exited(end_of_events)  # even if descendants hold the pipe
+        child.tell(spec(write_fd))
+        yield WorkerProcess(child, events)
 
 
 async def _to_the_end(work: Coroutine[None, None, None]) -> None:
@@ -218,19 +245,17 @@ async def _to_the_end(work: Coroutine[None, None, None]) -> None:
 
 
 @asynccontextmanager
-async def _events_until(
-    exited: asyncio.Future[None], fd: int
-) -> AsyncIterator[asyncio.StreamReader]:
-    """The event pipe as a stream that ends with the worker, even if descendants hold the pipe."""
+async def _stream(fd: int) -> AsyncIterator[tuple[asyncio.StreamReader, Callable[[], None]]]:
+    """The reading end of a pipe, and what ends it."""
     stream = asyncio.StreamReader(limit=MAX_LINE_BYTES)
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(fd, "rb", buffering=0)
     )
-    exited.add_done_callback(lambda _: transport.close())
     try:
-        yield stream
+        yield stream, transport.close
     finally:
         transport.close()
+        await asyncio.sleep(0)  # it lets go of the descriptor in the loop's next turn
 
 
 async def kill_group(group: int) -> None:

@@ -19,7 +19,7 @@ from stackserve.catalog import deployments as catalog
 from stackserve.catalog.deployments import UpdateType
 from stackserve.catalog.resources import now
 from stackserve.catalog.work_requests import Status
-from stackserve.control.backoff import Verdict
+from stackserve.workers.backoff import Verdict
 from stackserve.control.deployment import Deployment
 from stackserve.control.groups import read_group
 from stackserve.control.ledger import Ledger

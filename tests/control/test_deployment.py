@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from stackserve.adapters import validate_adapter
-from stackserve.control.backoff import Verdict, after_death
+from stackserve.workers.backoff import Verdict, after_death
 from stackserve.control.deployment import Deployment
 from stackserve.control.groups import read_group
 from stackserve.errors import GroupNotReady, MemberRefused

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stackserve.control.backoff import BREAKER, FIRST_PAUSE, LONGEST_PAUSE, WINDOW, after_death
+from stackserve.workers.backoff import BREAKER, FIRST_PAUSE, LONGEST_PAUSE, WINDOW, after_death
 
 histories = st.lists(st.floats(0, 1e6), max_size=2 * BREAKER).map(sorted)
 
