@@ -22,9 +22,10 @@ from stackserve.auth.authenticator import open_authenticator
 from stackserve.control.deployment import Deployment
 from stackserve.control.fleet import Fleet
 from stackserve.control.groups import Admit, StackedGroup, read_group
+from stackserve.control.hosted import HostedDeployment
 from stackserve.control.ledger import Ledger
 from stackserve.control.reading import Progress
-from stackserve.control.reload import GroupUpdate, Outcome, update_groups
+from stackserve.control.reload import GroupUpdate, Outcome, update_groups, update_hosted
 from stackserve.control.states import DeploymentStatus
 from stackserve.control.stored import settings_of
 from stackserve.control.storefront import Store
@@ -40,12 +41,21 @@ from stackserve.oci.deployments import ThisGateway
 from stackserve.routing.snapshot import Routes
 from stackserve.server_settings import ServerSettings
 from stackserve.settings import GroupSettings, Settings
-from stackserve.workers.process import COMMAND
 
 logger = logging.getLogger(__name__)
 
+MIB = 2**20
 LAST_WORDS_SECONDS = 2.0
 """After the workers are stopped, how long clients may take to read the error that tells them so."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What all requests have in common."""
+
+    drain: Drain
+    metrics: Metrics
+    shadows: Shadows
 
 
 class Gateway:
@@ -54,26 +64,30 @@ class Gateway:
     def __init__(
         self,
         deployments: Sequence[Deployment],
+        hosted: Sequence[HostedDeployment],
         fleet: Fleet | None,
         port: int,
-        drain: Drain,
-        metrics: Metrics,
-        shadows: Shadows,
+        traffic: Traffic,
         server: ServerSettings,
     ) -> None:
         self.port = port
         self._deployments = deployments
         """Those of the file."""
+        self._hosted = hosted
         self._fleet = fleet
-        self._drain = drain
-        self._metrics = metrics
-        self._shadows = shadows
+        self._drain = traffic.drain
+        self._metrics = traffic.metrics
+        self._shadows = traffic.shadows
         self._server = server
         self._updating = asyncio.Lock()
 
-    def deployments(self) -> list[Deployment]:
+    def of_file(self) -> list[Deployment | HostedDeployment]:
+        return [*self._deployments, *self._hosted]
+
+    def deployments(self) -> list[Deployment | HostedDeployment]:
         """All that run: those of the file, and those of the store."""
-        return [*self._deployments, *(self._fleet.deployments() if self._fleet else ())]
+        of_store = self._fleet.deployments() if self._fleet else ()
+        return [*self.of_file(), *of_store]
 
     def statuses(self) -> list[DeploymentStatus]:
         return [deployment.status() for deployment in self.deployments()]
@@ -103,10 +117,13 @@ class Gateway:
                 settings = await asyncio.to_thread(load)
             except ConfigError:
                 self._metrics.updates.labels(NOBODY, "invalid_config").inc()
-                for deployment in self._deployments:
+                for deployment in self.of_file():
                     deployment.standing.note("not updated: the file is wrong, see the server's log")
                 raise
-            updates = [] if self._drain.begun else await update_groups(self._deployments, settings)
+            updates = []
+            if not self._drain.begun:
+                updates += await update_groups(self._deployments, settings)
+                updates += await update_hosted(self._hosted, self._deployments, settings)
         for option in changed_options("server", self._server, settings.server):
             logger.warning("%s changed; restart the server for it", option)
         for each in updates:
@@ -149,7 +166,7 @@ async def open_gateway(
     settings: Settings,
     locate: Callable[[str], Path],
     admit: Admit,
-    worker_command: Sequence[str] = COMMAND,
+    worker_command: Sequence[str] | None = None,
     store: Store | None = None,
 ) -> AsyncIterator[Gateway]:
     """Listen, then bring up every group side by side; leaving the context stops all of it.
@@ -170,7 +187,17 @@ async def open_gateway(
             Deployment(
                 group, read, routes, Path(sockets) / f"{number}.sock", command=worker_command
             )
-            for number, group in enumerate(settings.groups)
+            for number, group in enumerate(settings.stacked)
+        ]
+        hosted = [
+            HostedDeployment(
+                group,
+                locate,
+                routes,
+                Path(sockets) / f"h{number}",
+                settings.server.max_body_mib * MIB,
+            )
+            for number, group in enumerate(settings.of_runtimes)
         ]
 
         port = listener.getsockname()[1]
@@ -183,12 +210,13 @@ async def open_gateway(
                 settings.server.drain_seconds,
             )
         shadows = Shadows(metrics)
-        gateway = Gateway(deployments, fleet, port, drain, metrics, shadows, settings.server)
+        traffic = Traffic(drain, metrics, shadows)
+        gateway = Gateway(deployments, hosted, fleet, port, traffic, settings.server)
         app = build_app(routes, gateway.statuses, metrics, drain, shadows, settings.server)
         if store is not None and fleet is not None:
             app.mount(PREFIX, control_plane(store, _this_gateway(settings.server, port, fleet)))
         async with _http_server(guarded(app, authenticator, settings.server), listener):
-            lives = [asyncio.create_task(deployment.run()) for deployment in deployments]
+            lives = [asyncio.create_task(each.run()) for each in gateway.of_file()]
             if fleet is not None:
                 lives.append(asyncio.create_task(fleet.run()))
             try:
@@ -206,7 +234,7 @@ async def open_gateway(
 class _StoredDeployments:
     """Makes the deployments of the store, each with a socket of its own."""
 
-    def __init__(self, sockets: Path, command: Sequence[str]) -> None:
+    def __init__(self, sockets: Path, command: Sequence[str] | None) -> None:
         self._sockets = sockets
         self._command = command
         self._made = itertools.count()

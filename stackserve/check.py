@@ -13,6 +13,7 @@ from rich.text import Text
 from stackserve.adapters import validate_source
 from stackserve.configfile import load_settings
 from stackserve.control.groups import StackedGroup, read_group
+from stackserve.control.hosted_groups import HostedGroup, read_hosted
 from stackserve.errors import ArtifactRejected
 from stackserve.locations import locate
 from stackserve.settings import GroupSettings
@@ -25,7 +26,11 @@ def check(file: Path, overrides: Sequence[str] = ()) -> int:
     settings = load_settings(file, overrides)
     console = Console(highlight=False, soft_wrap=True)
     good = True
-    for group in settings.groups:
+    for hosted in settings.of_runtimes:
+        found = read_hosted(hosted, partial(locate, config_file=file))
+        _show_hosted(console, found)
+        good = good and not found.refused
+    for group in settings.stacked:
         try:
             read = _read(group, file, console)
         except ArtifactRejected as error:
@@ -61,6 +66,14 @@ def _show(console: Console, group: StackedGroup) -> None:
             f"  {member.key}: {_sum(parts[member.key])}rank {adapter.rank}, {', '.join(adapter.target_modules)}, "
             f"{adapter.size_bytes / MIB:.1f} MiB, sha256 {adapter.digest[:12]}",
         )
+    for refused in group.refused:
+        _print(console, "red", f"  {refused.key}: {refused.message} ({refused.code})")
+
+
+def _show_hosted(console: Console, group: HostedGroup) -> None:
+    _print(console, "green", f"{group.name}: version {group.version}")
+    for source in group.sources:
+        _print(console, "", f"  {source.name}: {source.runtime}, {source.folder}")
     for refused in group.refused:
         _print(console, "red", f"  {refused.key}: {refused.message} ({refused.code})")
 

@@ -7,6 +7,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from stackserve.runtime_settings import (
+    BatchingSettings,
+    RuntimeGroupSettings,
+    RuntimeMemberSettings,
+    WorkerSettings,
+)
 from stackserve.server_settings import (
     AuthSettings,
     BearerKeySettings,
@@ -32,6 +38,10 @@ SECTIONS: dict[str, type[Section]] = {
     "groups[].members[]": MemberSettings,
     "groups[].aliases[]": AliasSettings,
     "groups[].engine": EngineSettings,
+    "groups[] of kind homogeneous or heterogeneous": RuntimeGroupSettings,
+    "groups[].members[] of those": RuntimeMemberSettings,
+    "groups[].batching and groups[].members[].batching": BatchingSettings,
+    "groups[].workers.<runtime>": WorkerSettings,
 }
 
 

@@ -111,7 +111,7 @@ async def open_server(
     settings: Settings, file: Path | None, *, log_level: str, verbose: bool
 ) -> AsyncIterator[Gateway]:
     """The gateway for a configuration, with the demo's base made and logging set up."""
-    if any(group.base.path == DEMO_BASE for group in settings.groups):
+    if any(group.base.path == DEMO_BASE for group in settings.stacked):
         with console_report() as report:
             await asyncio.to_thread(ensure_demo_base, progress=report)
     groups = [group.name for group in settings.groups]

@@ -31,7 +31,7 @@ from stackserve.routing.snapshot import Routes
 from stackserve.settings import GroupSettings
 from stackserve.workers.backoff import BREAKER, Verdict, after_death
 from stackserve.workers.process import (
-    COMMAND,
+    COMMANDS,
     LogTail,
     ProtocolBroken,
     start_worker,
@@ -42,7 +42,7 @@ from stackserve.workers.reach import reach
 logger = logging.getLogger(__name__)
 
 BAD_OPTIONS = 2
-"""Exit code of a worker whose options vLLM refuses: the next one would refuse them too."""
+"""Exit code of a worker whose engine refuses its options: the next one would refuse them too."""
 
 HOPELESS = 3600
 """Retry-After, in seconds, of a group that only another configuration would mend."""
@@ -70,7 +70,7 @@ class Deployment:
         socket: Path,
         *,
         address: str | None = None,
-        command: Sequence[str] = COMMAND,
+        command: Sequence[str] | None = None,
         judge: Callable[[Sequence[float], float], Verdict] = after_death,
     ) -> None:
         self.name = settings.name
@@ -87,7 +87,7 @@ class Deployment:
         self._routes = routes
         self._address = address
         self._socket = socket
-        self._command = command
+        self._command = command or COMMANDS[settings.engine.runtime]
         self._judge = judge
         self._group: StackedGroup | None = None
         """What the routes are made of."""
@@ -290,7 +290,8 @@ class Deployment:
     ) -> None:
         """Let requests to a worker until it ends."""
         endpoint = await worker_life.enter_async_context(reach(self._socket, ready.tasks))
-        detail = f"answers: vLLM {ready.vllm_version}, {ready.max_model_len} tokens"
+        note = f" ({ready.note})" if ready.note else ""
+        detail = f"answers: {ready.engine}, {ready.max_model_len} tokens{note}"
         await first_of(self._keep_members(endpoint, detail), _exhaust(events))
 
     async def _keep_members(self, endpoint: Endpoint, detail: str) -> None:

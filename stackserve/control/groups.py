@@ -19,7 +19,8 @@ from stackserve.adapters import (
 )
 from stackserve.adapters.composite import part_refused
 from stackserve.errors import ArtifactRejected
-from stackserve.settings import LORA_RANKS, GroupSettings, MemberSettings, ModelSettings
+from stackserve.model_settings import ModelSettings
+from stackserve.settings import LORA_RANKS, GroupSettings, MemberSettings
 from stackserve.types import Refusal
 
 MIB = 2**20
@@ -132,6 +133,12 @@ def _source(
 
 def limits_of(settings: GroupSettings) -> AdapterLimits:
     """What the group's engine settings allow an adapter to be."""
+    if settings.engine.runtime == "transformers":
+        return AdapterLimits(
+            max_rank=LORA_RANKS[-1],
+            max_bytes=settings.engine.max_adapter_mib * MIB,
+            any_kind=True,
+        )
     rank = settings.engine.max_rank
     return AdapterLimits(
         max_rank=LORA_RANKS[-1] if rank == "auto" else rank,

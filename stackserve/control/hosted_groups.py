@@ -167,7 +167,7 @@ def _process_plan(
 ) -> ProcessPlan:
     return ProcessPlan(
         runtime=runtime,
-        python=str(locate(settings.python)) if settings.python else sys.executable,
+        python=_interpreter(settings.python, locate) if settings.python else sys.executable,
         scratch=scratch,
         lanes=settings.lanes,
         loaders=settings.loaders,
@@ -177,3 +177,9 @@ def _process_plan(
         allow_unsafe=allow_unsafe,
         start_seconds=settings.start_timeout_seconds,
     )
+
+
+def _interpreter(written: str, locate: Locate) -> str:
+    """Its own link is not followed: it tells which virtual environment is meant."""
+    path = Path(written)
+    return str(locate(str(path.parent)) / path.name)

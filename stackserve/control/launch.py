@@ -77,7 +77,28 @@ def adapter_spec(target: Target, member: Member) -> AdapterSpec:
 
 
 def engine_options(group: StackedGroup) -> dict[str, Any]:
-    """vLLM's options by name; None is "not given". `vllm_args` come last and win."""
+    """The options of the group's engine by name; None is "not given"."""
+    if group.settings.engine.runtime == "transformers":
+        return _transformers_options(group)
+    return _vllm_options(group)
+
+
+def _transformers_options(group: StackedGroup) -> dict[str, Any]:
+    """It takes adapters at any time, so it has a slot for them in any case."""
+    engine = group.settings.engine
+    return {
+        "model": str(group.base_folder),
+        "served_model_name": group.settings.base.key,
+        "dtype": engine.dtype,
+        "max_model_len": engine.max_model_len,
+        "max_num_seqs": engine.max_num_seqs,
+        "seed": engine.seed,
+        "adapter_slots": max(group.settings.adapter_slots, 1),
+    }
+
+
+def _vllm_options(group: StackedGroup) -> dict[str, Any]:
+    """vLLM's names; `vllm_args` come last and win."""
     engine = group.settings.engine
     return {
         "model": str(group.base_folder),
@@ -110,9 +131,15 @@ class AdapterRoom:
     rank: int
 
 
+ANY_RANK = 2**31
+"""Of slots that are as large as what is in them."""
+
+
 def room_of(options: Mapping[str, Any]) -> AdapterRoom | None:
     """The room that an engine with such options has; None when it takes no adapters."""
     by_name = {name.replace("-", "_"): value for name, value in options.items()}
+    if "adapter_slots" in by_name:
+        return AdapterRoom(by_name["adapter_slots"], ANY_RANK)
     if not by_name.get("enable_lora"):
         return None
     return AdapterRoom(int(by_name["max_loras"]), int(by_name["max_lora_rank"]))

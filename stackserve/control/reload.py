@@ -9,9 +9,14 @@ from enum import StrEnum
 
 from stackserve.control.deployment import Deployment
 from stackserve.control.groups import StackedGroup
-from stackserve.control.update import NotLive, clashes, difference
+from stackserve.control.hosted import HostedDeployment
+from stackserve.control.update import Named, NotLive, changed_options, clashes, difference
 from stackserve.errors import StackserveError
+from stackserve.runtime_settings import RuntimeGroupSettings
 from stackserve.settings import Settings
+
+LIVE = ("members", "batching", "max_in_flight")
+"""What a running group of models of other frameworks can follow."""
 
 
 class Outcome(StrEnum):
@@ -37,7 +42,7 @@ async def update_groups(deployments: Sequence[Deployment], settings: Settings) -
     may have. Returns when each group's routes are the new ones; what is no longer served may still be
     finishing its requests.
     """
-    written = {group.name: group for group in settings.groups}
+    written = {group.name: group for group in settings.stacked}
     offered: dict[str, StackedGroup] = {}
     kept: dict[str, str] = {}
 
@@ -73,12 +78,50 @@ async def update_groups(deployments: Sequence[Deployment], settings: Settings) -
     return [
         *(_done(each, before[each.name], offered[each.name]) for each in live),
         *(_kept(each, kept[each.name]) for each in deployments if each.name in kept),
-        *(
-            GroupUpdate(name, Outcome.NOT_LIVE, "it is new; restart the server to serve it")
-            for name in written
-            if name not in before
-        ),
+        *(_new(name) for name in written if name not in before),
     ]
+
+
+async def update_hosted(
+    hosted: Sequence[HostedDeployment], stacked: Sequence[Deployment], settings: Settings
+) -> list[GroupUpdate]:
+    """Make running groups of other frameworks what `settings` say: their members, and how many requests
+    they take. Costs a look at every member's files.
+    """
+    written = {group.name: group for group in settings.of_runtimes}
+    every: list[Deployment | HostedDeployment] = [*hosted, *stacked]
+    running: dict[str, Named] = {each.name: each.settings for each in every}
+    offered = {each.name: written[each.name] for each in hosted if each.name in written}
+    clash = clashes(running, offered)
+    updates = []
+    for deployment in hosted:
+        if deployment.name not in offered:
+            reason = "it is no longer in the file; it is served until the server restarts"
+            updates.append(_kept(deployment, reason))
+        elif deployment.name in clash:
+            updates.append(_kept(deployment, clash[deployment.name]))
+        else:
+            updates.append(await _update(deployment, offered[deployment.name]))
+    return [*updates, *(_new(name) for name in written if name not in running)]
+
+
+async def _update(deployment: HostedDeployment, settings: RuntimeGroupSettings) -> GroupUpdate:
+    fixed = [
+        option
+        for option in changed_options(deployment.name, deployment.settings, settings)
+        if option.rpartition(".")[2] not in LIVE
+    ]
+    if fixed:
+        return _kept(deployment, f"{', '.join(fixed)} changed; restart the server for it")
+    changes = await deployment.update(settings)
+    sentence = f"{changes or 'nothing changed'}; {deployment.status().served} served"
+    deployment.standing.note(sentence)
+    outcome = Outcome.UPDATED if changes else Outcome.UNCHANGED
+    return GroupUpdate(deployment.name, outcome, sentence)
+
+
+def _new(name: str) -> GroupUpdate:
+    return GroupUpdate(name, Outcome.NOT_LIVE, "it is new; restart the server to serve it")
 
 
 def _done(deployment: Deployment, old: StackedGroup | None, new: StackedGroup) -> GroupUpdate:
@@ -91,7 +134,7 @@ def _done(deployment: Deployment, old: StackedGroup | None, new: StackedGroup) -
     return GroupUpdate(deployment.name, Outcome.UPDATED if changes else Outcome.UNCHANGED, sentence)
 
 
-def _kept(deployment: Deployment, reason: str) -> GroupUpdate:
+def _kept(deployment: Deployment | HostedDeployment, reason: str) -> GroupUpdate:
     sentence = f"not updated: {reason}"
     deployment.standing.note(sentence)
     return GroupUpdate(deployment.name, Outcome.NOT_LIVE, sentence)

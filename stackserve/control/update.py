@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import msgspec
 
@@ -171,9 +172,14 @@ def _over_rank(settings: GroupSettings, member: Member, slot_rank: int) -> Refus
     return Refusal(settings.name, member.key, member.model_id, "rank_over_limit", message)
 
 
-def clashes(
-    running: Mapping[str, GroupSettings], offered: Mapping[str, GroupSettings]
-) -> dict[str, str]:
+class Named(Protocol):
+    """A group's settings, as far as they name models."""
+
+    @property
+    def names(self) -> Iterator[str]: ...
+
+
+def clashes(running: Mapping[str, Named], offered: Mapping[str, Named]) -> dict[str, str]:
     """Of the groups that could be updated, those that must not be, and why: a group that stays as it
     is still has a name that they would take.
 

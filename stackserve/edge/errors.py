@@ -10,6 +10,7 @@ from stackserve.errors import (
     EngineFailed,
     GroupNotReady,
     MemberRefused,
+    ModelUnavailable,
     NotAuthenticated,
     Overloaded,
     RequestRejected,
@@ -38,6 +39,7 @@ KINDS: dict[type[StackserveError], Kind] = {
     MemberRefused: Kind(404, "invalid_request_error", "model"),
     RequestRejected: Kind(400, "invalid_request_error"),
     GroupNotReady: Kind(503, "service_unavailable_error"),
+    ModelUnavailable: Kind(503, "service_unavailable_error", "model"),
     ShuttingDown: Kind(503, "service_unavailable_error"),
     Overloaded: Kind(429, "rate_limit_error"),
     EngineFailed: Kind(502, "server_error"),
@@ -46,7 +48,7 @@ KINDS: dict[type[StackserveError], Kind] = {
 }
 INTERNAL = Kind(500, "server_error")
 
-STATUS_OF_CODE = {"body_too_large": 413, "unsupported_encoding": 415, "route_not_found": 404,
+STATUS_OF_CODE = {"model_too_large": 507, "body_too_large": 413, "unsupported_encoding": 415, "route_not_found": 404,
                   "method_not_allowed": 405}  # fmt: skip
 """RequestRejected covers several statuses; these codes are not 400."""
 

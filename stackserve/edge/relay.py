@@ -29,7 +29,7 @@ from stackserve.errors import (
     TookTooLong,
 )
 from stackserve.metrics import Metrics, RequestTimer
-from stackserve.routing.gate import Endpoint
+from stackserve.routing.gate import Endpoint, Hosted
 from stackserve.routing.snapshot import Routes, Way
 from stackserve.types import Target
 
@@ -129,7 +129,7 @@ class Relay:
         path = call.path or _path_of(body)
         # Nothing may be awaited between `_way` and `enter`: see Gate.uses.
         with way.gate.enter(target.worker_model) as endpoint:
-            _check_task(path, target, endpoint)
+            endpoint = _checked(path, target, endpoint)
             self._shadows.send(way, path, body, exchange.id)
             relayed = body.with_model(target.worker_model, stream=call.stream)
             work = exchange.run(endpoint, path, target, relayed, timer)
@@ -180,7 +180,14 @@ async def _in_time(call: Call, exchange: Exchange, work: Coroutine[None, None, N
         ) from None
 
 
-def _check_task(path: str, target: Target, endpoint: Endpoint) -> None:
+def _checked(path: str, target: Target, endpoint: Endpoint | Hosted) -> Endpoint:
+    """The endpoint, which can do what the path asks for. Raises RequestRejected."""
+    if isinstance(endpoint, Hosted):
+        raise RequestRejected(
+            f"model {target.key} does not support {path}; ask it at /v2/models/{target.key}/infer",
+            code="unsupported_task",
+            param="model",
+        )
     task = NEEDED_TASK[path]
     if task not in endpoint.tasks:
         can = ", ".join(p for p, t in NEEDED_TASK.items() if t in endpoint.tasks)
@@ -190,6 +197,7 @@ def _check_task(path: str, target: Target, endpoint: Endpoint) -> None:
             code="unsupported_task",
             param="model",
         )
+    return endpoint
 
 
 async def _unless_gone(

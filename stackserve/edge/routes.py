@@ -14,6 +14,7 @@ from stackserve.control.states import DeploymentStatus
 from stackserve.edge.errors import answer
 from stackserve.edge.health import add_health
 from stackserve.edge.models import model_list, shown_model
+from stackserve.edge.oip import Oip, oip_routes
 from stackserve.edge.predict import Predict, predict_routes
 from stackserve.edge.relay import NEEDED_TASK, Drain, Relay
 from stackserve.edge.shadow import Shadows
@@ -41,6 +42,9 @@ def build_app(
     predict = Predict(relay, server.predict_max_body_mib * MIB, server.predict_timeout_seconds)
     app.router.routes.extend(Route(path, relay, methods=["POST"]) for path in NEEDED_TASK)
     app.router.routes.extend(predict_routes(predict, routes, int(time.time())))
+    app.router.routes.extend(
+        oip_routes(Oip(routes, statuses, metrics, drain, server.max_body_mib * MIB))
+    )
     app.add_exception_handler(StackserveError, _on_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(Exception, _on_bug)

@@ -57,7 +57,7 @@ class Scrape:
         endpoints = {
             group: endpoint
             for group, routes in self._routes.current.groups.items()
-            if (endpoint := routes.gate.endpoint) is not None
+            if isinstance(endpoint := routes.gate.endpoint, Endpoint)
         }
         asked = [self._ask(group, endpoint) for group, endpoint in endpoints.items()]
         answers = zip(endpoints, await asyncio.gather(*asked), strict=True)

@@ -53,6 +53,7 @@ class Shadows:
         except (GroupNotReady, Overloaded):
             self._count(shadow, "dropped")
             return
+        assert isinstance(endpoint, Endpoint)  # only stacked groups have aliases
         task = asyncio.create_task(_ask(endpoint, path, shadow, body, f"{request_id}-shadow"))
         self._under_way.add(task)
         # Unlike the task's own end, its callback also comes when it is cancelled before it began.

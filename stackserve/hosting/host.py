@@ -19,6 +19,7 @@ from stackserve.hosting.process import ProcessPlan, RuntimeProcess
 from stackserve.hosting.residency import blamed_again, keeps_memory
 from stackserve.hosting.room import MIB, Room
 from stackserve.hosting.supervisor import Supervisor, WorkerStatus
+from stackserve.routing.gate import Hosted
 from stackserve.runtimes.protocol import Answer, Infer
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class Request:
     accept: str | None = None
 
 
-class ModelHost:
+class ModelHost(Hosted):
     """Owned by the group's deployment. `run` is its whole life; before and after it nothing answers."""
 
     def __init__(self, plan: HostPlan, changed: Callable[[], None]) -> None:
@@ -79,16 +80,9 @@ class ModelHost:
         self._blamed: dict[str, frozenset[int]] = {}
         """By runtime: what was worked on at the last crash."""
         self._renewed: dict[str, float] = {}
-        self._workers = {
-            runtime: Supervisor(
-                process_plan,
-                f"stackserve.worker.{plan.group}",
-                self._came,
-                self._went,
-                changed,
-            )
-            for runtime, process_plan in plan.workers.items()
-        }
+        self._changed = changed
+        self._workers: dict[str, Supervisor] = {}
+        self.hire(plan.workers)
         self.loading = Loading(self._workers, plan.load_seconds)
         self._room = Room(plan.budget, self._all, self.loading.unload, plan.room_seconds)
         self.loading.room = self._room
@@ -105,14 +99,39 @@ class ModelHost:
     def versions(self, key: str) -> Mapping[str, HostedModel]:
         return self._versions.get(key, {})
 
+    def models(self) -> list[HostedModel]:
+        """All that requests find."""
+        return [model for versions in self._versions.values() for model in versions.values()]
+
     def workers(self) -> list[WorkerStatus]:
         return [worker.status() for worker in self._workers.values()]
+
+    def answers(self, model: HostedModel) -> bool:
+        """Whether a request would be answered: the model is there, or can be brought in now."""
+        worker = self._workers[model.source.runtime]
+        if worker.process is None or model.state in (
+            ModelState.LOADING,
+            ModelState.UNLOADING,
+            ModelState.QUARANTINED,
+        ):
+            return False
+        # It may have been unloaded by hand, or its last load failed.
+        return model.state is ModelState.READY or not (model.reason or model.failure)
 
     def memory(self) -> tuple[int, int]:
         """Bytes: what the models are charged, and by how much the workers grew since they had none."""
         processes = [w.process for w in self._workers.values() if w.process is not None]
         grown = sum(max(0, each.rss() - each.baseline) for each in processes)
         return self._room.charged, grown
+
+    def hire(self, plans: Mapping[str, ProcessPlan]) -> None:
+        """Have workers for these runtimes, too."""
+        for runtime, plan in plans.items():
+            if runtime not in self._workers:
+                log = f"stackserve.worker.{self.plan.group}"
+                worker = Supervisor(plan, log, self._came, self._went, self._changed)
+                self._workers[runtime] = worker
+                self._spawn(worker.run())
 
     def _all(self) -> Iterable[HostedModel]:
         return self._models.values()
@@ -150,7 +169,9 @@ class ModelHost:
             with model.in_use():
                 channel = model.channel or await self.loading.bring(model)
                 if channel.unsent > MOST_UNSENT:
-                    raise Overloaded("the worker has not read yet what it was sent; try again later")
+                    raise Overloaded(
+                        "the worker has not read yet what it was sent; try again later"
+                    )
                 reply, body = await channel.ask(
                     lambda number: Infer(
                         number,
@@ -178,16 +199,15 @@ class ModelHost:
     # Its life
 
     async def run(self) -> None:
-        """Keep the workers alive, until cancelled."""
-        lives = [asyncio.create_task(worker.run()) for worker in self._workers.values()]
+        """Look after the models and workers until cancelled; then the workers end."""
         try:
             while True:
                 await asyncio.sleep(TICK_SECONDS)
                 self._look_after()
         finally:
-            for task in (*lives, *self._tasks):
+            for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*lives, *self._tasks, return_exceptions=True)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._room.close()
 
     def _look_after(self) -> None:
@@ -199,7 +219,7 @@ class ModelHost:
                 self._renew_if_bloated(runtime, worker, worker.process)
 
     def _end_if_hung(self, process: RuntimeProcess) -> None:
-        lanes = self.plan.workers[process.runtime].lanes
+        lanes = self._workers[process.runtime].plan.lanes
         for work in process.works():
             limit = self.plan.infer_seconds if work.slot < lanes else self.plan.load_seconds
             if work.seconds > limit:

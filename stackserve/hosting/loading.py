@@ -18,6 +18,7 @@ from stackserve.runtimes.protocol import Estimate, Estimated, Failed, Load, Load
 
 logger = logging.getLogger(__name__)
 
+UNLOADED_BY_HAND = "it was unloaded; it is loaded again when it is asked for"
 RETRY_SECONDS = 10.0
 """After which a model that could not be loaded is tried again, when it is asked for."""
 
@@ -59,14 +60,14 @@ class Loading:
         while True:
             await model.unused()
             if model.state is ModelState.READY:
-                model.move(ModelState.UNLOADING, "it was unloaded")
-                await self.unload(model)
+                model.move(ModelState.UNLOADING, UNLOADED_BY_HAND)
+                await self.unload(model, UNLOADED_BY_HAND)
                 return
             if model.loading is None:
                 return
             await asyncio.wait((model.loading,))
 
-    async def unload(self, model: HostedModel) -> None:
+    async def unload(self, model: HostedModel, reason: str = "") -> None:
         """Of a model that is UNLOADING; it ends UNLOADED, or its worker does."""
         process = self._workers[model.source.runtime].process
         try:
@@ -75,7 +76,7 @@ class Loading:
                     await process.channel.ask(lambda number: Unload(number, model.number))
         finally:
             if model.state is ModelState.UNLOADING:
-                model.move(ModelState.UNLOADED)
+                model.move(ModelState.UNLOADED, reason)
             self.room.freed()
 
     async def _load(self, model: HostedModel) -> None:

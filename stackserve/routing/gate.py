@@ -27,13 +27,19 @@ class Endpoint:
     closed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+class Hosted:
+    """Stands in an endpoint's place where models are asked by the Open Inference Protocol alone: what
+    it is to the edge, `hosting.host` says.
+    """
+
+
 class Gate:
     """Owned by the group's deployment, which opens and shuts it; passed by every request."""
 
     def __init__(self, group: str, limit: int) -> None:
         self.group = group
         self.limit = limit
-        self._endpoint: Endpoint | None = None
+        self._endpoint: Endpoint | Hosted | None = None
         self._reason = "it is starting"
         self._retry_after = RETRY_SECONDS
         self._inside = 0
@@ -43,7 +49,7 @@ class Gate:
         self._unused: dict[str, asyncio.Event] = {}
 
     @property
-    def endpoint(self) -> Endpoint | None:
+    def endpoint(self) -> Endpoint | Hosted | None:
         """The worker behind an open gate, for questions that are no requests; None while it is shut."""
         return self._endpoint
 
@@ -52,7 +58,7 @@ class Gate:
         """Requests that run or wait in the worker now."""
         return self._inside
 
-    def open(self, endpoint: Endpoint) -> None:
+    def open(self, endpoint: Endpoint | Hosted) -> None:
         self._endpoint = endpoint
 
     def shut(self, reason: str, retry_after: int = RETRY_SECONDS) -> None:
@@ -70,7 +76,7 @@ class Gate:
         )
 
     @contextmanager
-    def enter(self, worker_model: str) -> Iterator[Endpoint]:
+    def enter(self, worker_model: str) -> Iterator[Endpoint | Hosted]:
         """Count one request in, under the worker's name of its model, and out again however it ends.
 
         Raises GroupNotReady while shut, Overloaded when the limit is reached.

@@ -14,14 +14,18 @@ from stackserve.runtimes.base import BadInput, Model, Tensors
 from stackserve.runtimes.batching import Job
 from stackserve.runtimes.compression import deflate
 from stackserve.runtimes.link import Part
-from stackserve.runtimes.oip_request import BadRequest, Decoder, InferenceRequest
-from stackserve.runtimes.oip_response import ModelFault, encode
+from stackserve.runtimes.oip_errors import BadRequest, ModelFault
+from stackserve.runtimes.oip_request import Decoder, InferenceRequest
+from stackserve.runtimes.oip_response import encode
 from stackserve.runtimes.protocol import Answer, Infer
 
 logger = logging.getLogger(__name__)
 
 MOST_SHOWN = 300
 """Characters of a framework's own words in an error."""
+
+LEAST_COMPRESSED = 256
+"""Bytes of an answer that is worth the time."""
 
 Send = Callable[[Answer, Sequence[Part]], None]
 
@@ -104,8 +108,9 @@ def _answer(
         parts, json_bytes = encode(
             call.name, call.version, asked.request, outputs, asked.served.model.metadata
         )
-        if call.accept is not None:
-            parts = [deflate(parts, call.accept)]
+        encoding = call.accept if sum(map(len, parts)) >= LEAST_COMPRESSED else None
+        if encoding is not None:
+            parts = [deflate(parts, encoding)]
     except Exception as error:  # noqa: BLE001  # an output that is not what the model's metadata says
         _fail(job, error, send)
         return
@@ -113,7 +118,7 @@ def _answer(
         call.id,
         200,
         json_bytes,
-        call.accept,
+        encoding,
         rows=job.rows,
         leads=leads,
         queue_ns=queue_ns,

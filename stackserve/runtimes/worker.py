@@ -21,11 +21,12 @@ from queue import SimpleQueue
 from stackserve.lifeline import end_with_gateway, read_spec
 from stackserve.runtimes.base import ModelFiles, ModelRefused, Runtime
 from stackserve.runtimes.batching import Job
-from stackserve.runtimes.compression import TooLarge, inflate
+from stackserve.runtimes.compression import inflate
 from stackserve.runtimes.computing import Asked, Served, compute, refuse
 from stackserve.runtimes.lanes import Lanes
 from stackserve.runtimes.link import Link, Part
-from stackserve.runtimes.oip_request import BadRequest, Decoder
+from stackserve.runtimes.oip_errors import BadRequest, TooLarge
+from stackserve.runtimes.oip_request import Decoder
 from stackserve.runtimes.protocol import (
     Answer,
     Cancel,
