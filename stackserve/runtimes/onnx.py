@@ -110,7 +110,9 @@ class OnnxRuntime(Runtime):
             ) from error
         inputs = tuple(_spec(path.name, argument) for argument in session.get_inputs())
         outputs = tuple(_spec(path.name, argument) for argument in session.get_outputs())
-        batches = counts_rows([one.shape for one in (*session.get_inputs(), *session.get_outputs())])
+        batches = counts_rows(
+            [one.shape for one in (*session.get_inputs(), *session.get_outputs())]
+        )
         if options.batches is not None:
             batches = options.batches
         return OnnxModel(session, Metadata("onnx_onnxruntime", inputs, outputs, batches))

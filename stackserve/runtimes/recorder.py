@@ -23,6 +23,7 @@ IDLE = SLOT.pack(0, 0)
 class Work:
     """That something is done with a model, and for how long."""
 
+    slot: int
     model: int
     seconds: float
 
@@ -60,8 +61,8 @@ class Recorder:
         """What is worked on, or was when the worker died."""
         now = time.monotonic_ns()
         return [
-            Work(model - 1, max(0, now - began) / 1e9)
-            for model, began in SLOT.iter_unpack(self._memory[:])
+            Work(slot, model - 1, max(0, now - began) / 1e9)
+            for slot, (model, began) in enumerate(SLOT.iter_unpack(self._memory[:]))
             if model
         ]
 
