@@ -22,7 +22,7 @@ from stackserve.auth.authenticator import open_authenticator
 from stackserve.control.deployment import Deployment
 from stackserve.control.fleet import Fleet
 from stackserve.control.groups import Admit, StackedGroup, read_group
-from stackserve.control.hosted import HostedDeployment
+from stackserve.control.hosted import HostedDeployment, Locate
 from stackserve.control.ledger import Ledger
 from stackserve.control.reading import Progress
 from stackserve.control.reload import GroupUpdate, Outcome, update_groups, update_hosted
@@ -178,34 +178,20 @@ async def open_gateway(
     authenticator = open_authenticator(settings.server, locate, store_open=store is not None)
     listener = _listen(settings.server.host, settings.server.port)
     routes, metrics, drain = Routes(), Metrics(), Drain()
-
-    def read(group: GroupSettings, progress: Progress) -> StackedGroup:
-        return read_group(group, locate, admit, progress)
-
+    read = partial(_read, locate=locate, admit=admit)
     with tempfile.TemporaryDirectory(prefix="stackserve-") as sockets:
+        folder = Path(sockets)
         deployments = [
-            Deployment(
-                group, read, routes, Path(sockets) / f"{number}.sock", command=worker_command
-            )
+            Deployment(group, read, routes, folder / f"{number}.sock", command=worker_command)
             for number, group in enumerate(settings.stacked)
         ]
-        hosted = [
-            HostedDeployment(
-                group,
-                locate,
-                routes,
-                Path(sockets) / f"h{number}",
-                settings.server.max_body_mib * MIB,
-            )
-            for number, group in enumerate(settings.of_runtimes)
-        ]
-
+        hosted = _hosted(settings, locate, routes, folder)
         port = listener.getsockname()[1]
         fleet = None
         if store is not None:
             fleet = Fleet(
                 Ledger(store.database, settings.server.gateway, partial(settings_of, store.shelf)),
-                _StoredDeployments(Path(sockets), worker_command),
+                _StoredDeployments(folder, worker_command),
                 routes,
                 settings.server.drain_seconds,
             )
@@ -229,6 +215,23 @@ async def open_gateway(
                 for life in lives:
                     life.cancel()
                 await asyncio.gather(*lives, return_exceptions=True)
+
+
+def _read(
+    group: GroupSettings, progress: Progress, *, locate: Locate, admit: Admit
+) -> StackedGroup:
+    return read_group(group, locate, admit, progress)
+
+
+def _hosted(
+    settings: Settings, locate: Locate, routes: Routes, folder: Path
+) -> list[HostedDeployment]:
+    """Each with a folder of its own for temporary files."""
+    most_body = settings.server.max_body_mib * MIB
+    return [
+        HostedDeployment(group, locate, routes, folder / f"h{number}", most_body)
+        for number, group in enumerate(settings.of_runtimes)
+    ]
 
 
 class _StoredDeployments:
@@ -290,7 +293,9 @@ async def run_until_stopped(gateway: Gateway, drain_seconds: float, stop: Stop) 
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # By this protocol asyncio knows to switch Nagle's delay off: else an answer's body waits 40 ms for
+    # the acknowledgement of its head.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))

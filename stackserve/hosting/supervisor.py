@@ -100,6 +100,9 @@ class Supervisor:
                 return self._died(str(error), hopeless=error.hopeless)
             except OSError as error:  # no memory or descriptors for a process: they may come back
                 return self._died(f"it could not be started: {error}")
+            except Exception as error:  # the root of a task: else it would be gone without a word
+                logger.exception("the %s worker could not be started", self.plan.runtime)
+                return self._died(f"it could not be started: {error!r}")
             while True:
                 self._adopt(process)
                 self._renewal.clear()

@@ -20,6 +20,8 @@ CLASSES = {
 }
 WEIGHTLESS = ("pooler.",)
 """What embeddings do not need of a checkpoint."""
+LOADING = threading.Lock()
+"""transformers replaces functions of torch while it loads a model."""
 LONGEST = 512
 """Tokens, of a model that does not say how many it takes."""
 
@@ -32,14 +34,15 @@ def load_encoder(folder: Path, task: str, max_length: int | None) -> Encoder:
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **local)
         # The attention is named here, for a configuration could name one that is fetched from the network.
-        model, loading = CLASSES[task].from_pretrained(
-            folder,
-            use_safetensors=True,
-            attn_implementation="sdpa",
-            dtype=torch.float32,
-            output_loading_info=True,
-            **local,
-        )
+        with LOADING:
+            model, loading = CLASSES[task].from_pretrained(
+                folder,
+                use_safetensors=True,
+                attn_implementation="sdpa",
+                dtype=torch.float32,
+                output_loading_info=True,
+                **local,
+            )
     except Exception as error:  # transformers raises what it likes for damaged files
         why = str(error).partition("\n")[0][:200]
         raise ModelRefused(

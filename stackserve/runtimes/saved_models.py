@@ -8,7 +8,7 @@ here; of those without, the ones that touch files anyway are refused.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Any
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
@@ -60,7 +60,7 @@ def check_saved_model(content: bytes, name: str) -> None:
         places.append((f"its function {function.signature.name}", function.node_def, allowed))
     for place, nodes, allowed in places:
         for node in nodes:
-            if node.op not in allowed and node.op not in library and not is_inside(node.op):
+            if node.op not in allowed and not is_inside(node.op, library):
                 raise ModelRefused(
                     "unsafe_operation",
                     f"{name} has the operation {node.op[:60]} in {place[:80]}, which is not among those known to "
@@ -88,11 +88,15 @@ def meta_graph(content: bytes, name: str) -> Any:
     return saved.meta_graphs[0]
 
 
-def is_inside(operation: str) -> bool:
-    """Whether an operation neither leaves the process nor reads files."""
+def is_inside(operation: str, library: Container[str]) -> bool:
+    """Whether an operation neither leaves the process nor reads files, or is a function, which is checked
+    itself. A function may not have an operation's name: which of them is meant would be TensorFlow's to say.
+    """
     definition = op_def_registry.get(operation)
-    if definition is None or OUTSIDE.search(operation):
-        return operation in STATEFUL
+    if definition is None:
+        return operation in library
+    if operation in library or OUTSIDE.search(operation):
+        return False
     return not definition.is_stateful or operation in STATEFUL
 
 

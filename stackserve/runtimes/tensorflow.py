@@ -25,9 +25,9 @@ from stackserve.runtimes.datatypes import DATATYPES, NAMES
 from stackserve.runtimes.saved_models import check_saved_model
 
 PROGRAM = "saved_model.pb"
-VARIABLES, CONSTANTS = 1.3, 6.0
+VARIABLES, CONSTANTS = 1.4, 5.0
 """Bytes of memory at the height of loading, per byte of variables/ and of saved_model.pb with its constants:
-benchmarked for 64 to 512 MB of either as the growth of VmHWM.
+benchmarked for 64 to 512 MB as the growth of VmHWM, which was 1.24 and 4.3 times the files.
 """
 LEAST = 32 << 20
 """Bytes of a model without weights to speak of: its functions, traced."""

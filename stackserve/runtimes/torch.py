@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ LEAST = 4 << 20
 """Bytes of a module without weights to speak of."""
 PROGRAM = 48 << 20
 """Bytes of an exported program without weights to speak of."""
+
+EXPORT = threading.Lock()
+"""torch reads one program at a time: it keeps it in a global variable meanwhile."""
 
 
 class Named(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -201,9 +205,8 @@ def load_exported(path: Path, files: ModelFiles) -> Model:
                 writer.write_bytes(*entries.popitem())
         source.seek(0)
     try:
-        program = torch.export.load(source)
-        del source
-        return exported_model(program, path.name)
+        with EXPORT:
+            return exported_model(torch.export.load(source), path.name)
     except ModelRefused:
         raise
     except Exception as error:  # torch raises what it likes for a damaged program
