@@ -10,11 +10,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy.typing as npt
+if TYPE_CHECKING:  # the gateway reads this module, too, and has no use for numpy
+    import numpy.typing as npt
 
-Tensors = dict[str, npt.NDArray[Any]]
+    Tensors = dict[str, npt.NDArray[Any]]
+else:
+    Tensors = dict[str, Any]
 """By name. A BYTES tensor is an array of objects, each of them `bytes`."""
 
 
