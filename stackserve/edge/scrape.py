@@ -11,7 +11,9 @@ import aiohttp
 import msgspec
 
 from stackserve.edge.engine_metrics import engine_metrics
+from stackserve.edge.oip_metrics import oip_metrics
 from stackserve.edge.router_metrics import router_metrics
+from stackserve.hosting.host import ModelHost
 from stackserve.metrics import Metrics
 from stackserve.protocol import ADAPTERS_PATH, AdaptersSnapshot
 from stackserve.routing.gate import Endpoint
@@ -43,7 +45,16 @@ class Scrape:
         return await asyncio.to_thread(self._render, engines)
 
     def _render(self, engines: dict[str, AdaptersSnapshot]) -> bytes:
-        lines = (*engine_metrics(engines), *router_metrics(engines, time.time()))
+        hosts = [
+            (name, host)
+            for name, group in self._routes.current.groups.items()
+            if isinstance(host := group.gate.endpoint, ModelHost)
+        ]
+        lines = (
+            *engine_metrics(engines),
+            *router_metrics(engines, time.time()),
+            *oip_metrics(hosts),
+        )
         return self._metrics.render() + "".join(lines).encode()
 
     async def _fresh_engines(self) -> dict[str, AdaptersSnapshot]:

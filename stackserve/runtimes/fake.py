@@ -86,7 +86,7 @@ class FakeModel(Model):
         y = x * np.float32(behaviour.factor)
         if behaviour.rows_out is not None:
             y = np.resize(y, (behaviour.rows_out, x.shape[1]))
-        return {name: y for name in wanted}
+        return dict.fromkeys(wanted, y)
 
     def close(self) -> None:
         self._held = bytearray()

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 Integers = npt.NDArray[np.int64]
 
+END = b"end of trees\n"
 MOST_OUTPUTS = 1 << 16
 
 WHOLE = re.compile(rb" *(?:-?\d{1,18}(?: +-?\d{1,18})*)? *")
@@ -36,8 +37,10 @@ class BadText(Exception):
     """LightGBM must not read this; the message says what is wrong."""
 
 
-def check(data: bytes) -> None:
-    """Raises BadText."""
+def checked(data: bytes) -> bytes:
+    """The part of a model that predicts. What follows it, the parameters of the training among them, is
+    left out: a damaged line there ends the process too. Raises BadText.
+    """
     head, found, rest = data.partition(b"\nTree=")
     header = dict(line.partition(b"=")[::2] for line in head.split(b"\n"))
     if not head.startswith(b"tree\n") or not found:
@@ -47,7 +50,8 @@ def check(data: bytes) -> None:
     named = re.search(rb"num_class:(\d+)", header.get(b"objective", b""))
     if not 1 <= outputs == in_turn <= MOST_OUTPUTS or (named and int(named[1]) != outputs):
         raise BadText("it has not one tree in turn for each of its outputs")
-    trees = _blocks(b"Tree=" + rest, _numbers("tree_sizes", header.get(b"tree_sizes", b""), WHOLE))
+    text = b"Tree=" + rest
+    trees = _blocks(text, _numbers("tree_sizes", header.get(b"tree_sizes", b""), WHOLE))
     if len(trees) % outputs:
         raise BadText("its last iteration is not whole")
     for number, block in enumerate(trees):
@@ -55,12 +59,13 @@ def check(data: bytes) -> None:
             _check_tree(block, number, features)
         except BadText as error:
             raise BadText(f"tree {number}: {error}") from error
+    return head + b"\n" + b"".join(trees) + END
 
 
 def _blocks(data: bytes, sizes: npt.NDArray[Any]) -> list[bytes]:
     """The text of each tree, as long as the header says."""
     ends = np.cumsum(sizes, dtype=np.int64)
-    if not len(sizes) or sizes.min() < 1 or not data[int(ends[-1]) :].startswith(b"end of trees\n"):
+    if not len(sizes) or sizes.min() < 1 or not data[int(ends[-1]) :].startswith(END):
         raise BadText("its trees are not as long as tree_sizes says")
     return [data[int(end) - int(size) : int(end)] for size, end in zip(sizes, ends, strict=True)]
 
@@ -69,6 +74,8 @@ def _check_tree(block: bytes, number: int, features: int) -> None:
     first, _, rest = block.partition(b"\n")
     if first != b"Tree=%d" % number:
         raise BadText("it is not where tree_sizes says")
+    if not rest.endswith(b"\n\n"):
+        raise BadText("it runs on into the next")
     tree = _fields(rest)
     leaves, categories = _one(tree, "num_leaves"), _one(tree, "num_cat")
     if leaves < 1 or categories < 0 or len(_array(tree, "leaf_value")) != leaves:
@@ -127,10 +134,10 @@ def _check_linear(tree: dict[str, npt.NDArray[Any]], leaves: int, features: int)
 
 def _fields(text: bytes) -> dict[str, npt.NDArray[Any]]:
     fields = {}
-    for line in filter(None, text.split(b"\n")):
+    for line in text.rstrip(b"\n").split(b"\n"):  # LightGBM stops at an empty line
         key, equals, value = line.partition(b"=")
         name = key.decode("ascii", "replace")
-        if not equals or name in fields:
+        if not equals or not name or name in fields:
             raise BadText(f"the line {line[:40]!r} is wrong")
         fields[name] = _numbers(name, value, WHOLE if name in WHOLE_KEYS else REAL)
     return fields

@@ -42,3 +42,7 @@ class Link:
             self._socket.sendall(head)
             for part in body:
                 self._socket.sendall(part)
+
+    def close(self) -> None:
+        self._reader.close()
+        self._socket.close()

@@ -37,8 +37,8 @@ DATATYPES = {
 """The protocol's datatypes by onnxruntime's names."""
 
 MEMORY = 2.2
-"""Bytes at the height of loading, per byte of the files: 1.9 was measured for 96 MiB of MatMul weights,
-which onnxruntime copies into another order. tests/runtimes/test_estimates.py measures again.
+"""Bytes at the height of loading, per byte of the files: 2.0 was measured for 64 MiB of MatMul weights,
+which onnxruntime copies into another order. `python -m tests.runtimes.test_estimates` measures again.
 """
 LEAST = 256 << 10
 """Bytes of a model without weights to speak of; 110 KiB were measured."""

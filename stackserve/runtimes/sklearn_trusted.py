@@ -22,6 +22,7 @@ TRUSTED = frozenset([
     *_names("sklearn.tree._tree", "Tree"),
     *_names("sklearn.ensemble._hist_gradient_boosting.predictor", "TreePredictor"),
     *_names("sklearn.ensemble._hist_gradient_boosting.binning", "_BinMapper"),
+    *_names("sklearn.utils._bunch", "Bunch"),
     *_names("sklearn._loss.loss", "HalfTweedieLoss HalfTweedieLossIdentity"),
     *_names("sklearn.neighbors._kd_tree", "KDTree KDTree64 KDTree32"),
     *_names("sklearn.neighbors._ball_tree", "BallTree BallTree64 BallTree32"),
@@ -38,7 +39,7 @@ TRUSTED = frozenset([
     *_names("sklearn.cluster._bisect_k_means", "_BisectingTree"),
     *_names(
         "sklearn.cluster._kmeans",
-        "_kmeans_single_lloyd _kmeans_single_elkan lloyd_iter_chunked_dense",
+        "_kmeans_single_lloyd _kmeans_single_elkan",
     ),
     *_names(
         "sklearn.feature_selection._univariate_selection",

@@ -206,7 +206,10 @@ def main() -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     worker = Worker(spec, runtime, link)
     link.send(Started(0, framework_of(spec.runtime)))
-    worker.serve()
+    try:
+        worker.serve()
+    finally:
+        link.close()
 
 
 if __name__ == "__main__":

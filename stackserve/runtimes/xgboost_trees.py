@@ -6,12 +6,15 @@ damaged file ends the process.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 MOST_OUTPUTS = 1 << 16
+ROOT = (1 << 31) - 1
+"""What a root says its parent is."""
 MOST_CATEGORIES = 1 << 20
 """A category is a bit of a set, so that a great one takes much memory."""
 
@@ -25,8 +28,9 @@ def check(model: Any) -> None:
     try:
         learner = model["learner"]
         parameters = learner["learner_model_param"]
-        features = int(parameters["num_feature"])
-        outputs = max(int(parameters["num_class"]), int(parameters.get("num_target", 1)), 1)
+        features = _count(parameters["num_feature"])
+        classes, targets = parameters["num_class"], parameters.get("num_target", "1")
+        outputs = max(_count(classes), _count(targets), 1)
         booster = learner["gradient_booster"]
         if features < 1 or outputs > MOST_OUTPUTS:
             raise BadTrees(f"it has {features} features and {outputs} outputs")
@@ -47,7 +51,9 @@ def _check_forest(model: Any, features: int, outputs: int) -> int:
     if len(groups) != len(trees) or not _within(groups, 0, outputs):
         raise BadTrees("a tree adds to an output that is not there")
     for number, tree in enumerate(trees):
-        if int(tree["tree_param"].get("size_leaf_vector", 1)) > 1:
+        if type(tree["id"]) is not int or tree["id"] != number:  # its place, as XGBoost loads it
+            raise BadTrees(f"tree {number} has the number of another")
+        if _count(tree["tree_param"].get("size_leaf_vector", "1")) > 1:
             raise BadTrees("its leaves are vectors; train with one_output_per_tree")
         try:
             _check_tree(tree, features)
@@ -68,15 +74,27 @@ def _check_tree(tree: Any, features: int) -> None:
     children = np.concatenate([left[inner], right[inner]])
     if not _within(children, 1, nodes) or len(np.unique(children)) != len(children):
         raise BadTrees("has a node under two others, or under none that is there")
+    parents, above = _integers(tree["parents"]), np.flatnonzero(inner)
+    if len(parents) != nodes or parents[0] != ROOT:
+        raise BadTrees("has a root that is none")
+    if not np.array_equal(parents[children], np.concatenate([above, above])):
+        raise BadTrees("has a node that names another parent")
     if not _within(split[inner], 0, features):
         raise BadTrees("asks for a feature that is not there")
     _check_categories(tree, inner)
 
 
 def _check_categories(tree: Any, inner: npt.NDArray[np.bool_]) -> None:
+    """Files of old versions have none of these."""
     kinds = _integers(tree.get("split_type", []))
-    nodes, values = _integers(tree["categories_nodes"]), _integers(tree["categories"])
-    begins, sizes = _integers(tree["categories_segments"]), _integers(tree["categories_sizes"])
+    nodes, values = (
+        _integers(tree.get("categories_nodes", [])),
+        _integers(tree.get("categories", [])),
+    )
+    begins, sizes = (
+        _integers(tree.get("categories_segments", [])),
+        _integers(tree.get("categories_sizes", [])),
+    )
     if len(kinds) not in (0, len(inner)) or not len(nodes) == len(begins) == len(sizes):
         raise BadTrees("has categories of another number than nodes")
     by_category = np.flatnonzero(kinds == 1)
@@ -89,6 +107,13 @@ def _check_categories(tree: Any, inner: npt.NDArray[np.bool_]) -> None:
         raise BadTrees("has categories out of range")
     if not np.array_equal(np.sort(nodes), by_category) or not bool(np.all(np.diff(nodes) > 0)):
         raise BadTrees("has categories of nodes that ask for none")
+
+
+def _count(text: str) -> int:
+    """Of digits alone, which XGBoost reads as Python does."""
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise BadTrees(f"{text[:20]!r} is no number of something")
+    return int(text)
 
 
 def _integers(values: Any) -> npt.NDArray[np.int64]:

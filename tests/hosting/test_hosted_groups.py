@@ -284,6 +284,17 @@ async def test_openai_routes_and_oip_routes_each_point_to_the_other(
             assert "ask it at /v2/models/z/infer" in (await response.json())["error"]["message"]
 
 
+async def test_metrics_tell_of_every_model_and_of_the_budget(tmp_path: Path) -> None:
+    async with running(fake_group(tmp_path, _={"memory_mib": 32}, a={}, b={})) as served:
+        for _ in range(3):
+            assert await _answers(served, "a")
+        lines = (await served.text("/metrics")).splitlines()
+        labels = 'group="zoo",model="a",version="1"'
+        assert f"nv_inference_request_success{{{labels}}} 3" in lines
+        assert f"stackserve_model_loads{{{labels}}} 1" in lines
+        assert f'stackserve_models_budget_bytes{{group="zoo"}} {32 * MIB}' in lines
+
+
 async def test_bad_requests_get_an_error_and_nothing_else(tmp_path: Path) -> None:
     async with running(fake_group(tmp_path, a={}), max_body_mib=1) as served:
         cases: list[tuple[str, str, dict[str, Any], int]] = [

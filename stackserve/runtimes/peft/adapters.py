@@ -40,7 +40,7 @@ def load_adapter(base: Any, folder: Path, device: torch.device) -> Any:
         return _load(base, folder, device)
     except AdapterRefused:
         raise
-    except (ValueError, TypeError, KeyError, RuntimeError, OSError, NotImplementedError) as error:
+    except Exception as error:  # whatever the frameworks raise at files that are wrong
         raise AdapterRefused(f"{type(error).__name__}: {error}") from error
 
 
@@ -54,7 +54,10 @@ def _load(base: Any, folder: Path, device: torch.device) -> Any:
     if getattr(config, "bias", "none") != "none":
         _own_biases(tree)
     adapted = PeftModel(tree, config, NAME)
-    expected = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    # With the tensors given, PEFT does not warn of those that it mistakes for broken ones.
+    expected = get_peft_model_state_dict(
+        adapted, state_dict=adapted.state_dict(), save_embedding_layers=False
+    )
     _check_fit(tensors, expected)
     set_peft_model_state_dict(adapted, tensors, adapter_name=NAME)
     return adapted.to(device).eval().requires_grad_(False).get_base_model()
@@ -78,6 +81,8 @@ def _config(folder: Path, tensors: Mapping[str, torch.Tensor]) -> PeftConfig:
     """The configuration, with modules chosen by name alone: an expression may take for ever."""
     fields = json.loads((folder / CONFIG_FILE).read_text())
     fields |= {"inference_mode": True, "base_model_name_or_path": None, "auto_mapping": None}
+    if "init_lora_weights" in fields:  # what it begins with is overwritten, and may be costly
+        fields["init_lora_weights"] = True
     if isinstance(fields.get("target_modules"), str):
         fields |= {"target_modules": _modules_of(tensors), "exclude_modules": None}
     return PeftConfig.from_peft_type(**fields)
