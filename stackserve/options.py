@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from stackserve.engine_settings import EngineSettings
 from stackserve.runtime_settings import (
     BatchingSettings,
     RuntimeGroupSettings,
@@ -23,7 +24,6 @@ from stackserve.server_settings import (
 from stackserve.settings import (
     AliasSettings,
     BaseSettings,
-    EngineSettings,
     GroupSettings,
     MemberSettings,
 )

@@ -29,7 +29,7 @@ class AdapterSpec(msgspec.Struct, frozen=True):
 
 
 class WorkerSpec(msgspec.Struct, frozen=True):
-    """All that an engine worker needs to start. `options` are vLLM's, by name."""
+    """All that an engine worker needs to start. `options` are its engine's, by name."""
 
     socket: str
     events_fd: int
@@ -59,7 +59,10 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
 
     tasks: tuple[str, ...]
     max_model_len: int
-    vllm_version: str
+    engine: str
+    """What computes, with its version, for people to read."""
+    note: str = ""
+    """What they should know of it."""
 
 
 WorkerEvent = Phase | AdapterFailed | Ready

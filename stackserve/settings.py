@@ -14,14 +14,13 @@ from pydantic import (
     BeforeValidator,
     Discriminator,
     Field,
-    JsonValue,
     Tag,
     ValidationError,
-    field_validator,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from stackserve.engine_settings import EngineSettings
 from stackserve.model_settings import GroupName, Key, ModelSettings
 from stackserve.runtime_settings import RuntimeGroupSettings
 from stackserve.server_settings import LocalPath, Section, ServerSettings
@@ -109,95 +108,6 @@ class AliasSettings(Section):
     )
 
 
-class EngineSettings(Section):
-    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
-        "auto", description="Number format of weights and KV cache; `auto` is the base's own."
-    )
-    runner: Literal["generate", "pooling"] = Field(
-        "generate", description="`generate` serves chat and completions, `pooling` embeddings."
-    )
-    max_model_len: int | None = Field(
-        None, ge=16, description="Longest prompt plus answer, in tokens. By default the base's."
-    )
-    max_num_seqs: int = Field(32, ge=1, le=4096, description="Sequences computed in one step.")
-    max_num_batched_tokens: int | None = Field(
-        None, ge=16, description="Tokens computed in one step; longer prompts go in chunks."
-    )
-    max_rank: Literal["auto", 1, 8, 16, 32, 64, 128, 256, 320, 512] = Field(
-        "auto", description="Rank of an adapter slot; `auto` is the smallest that fits all members."
-    )
-    adapter_slots: int | None = Field(
-        None, ge=1, le=512,
-        description="Adapters on the device at once. By default one for each member, at most 8.",
-    )  # fmt: skip
-    adapters_per_batch: int | None = Field(
-        None, ge=1, le=512,
-        description="Adapters that share one batch. By default as many as there are slots.",
-    )  # fmt: skip
-    adapter_memory_gib: float = Field(
-        4, gt=0, description="Host memory for adapters, those on the device included."
-    )
-    adapter_threads: int = Field(
-        2, ge=1, le=64, description="Adapters that are read from disk at once."
-    )
-    starvation_seconds: float = Field(
-        2, ge=0,
-        description="An adapter that has waited so long for a slot is given that of another, which "
-        "finishes what it runs and takes nothing new.",
-    )  # fmt: skip
-    min_residency_seconds: float = Field(
-        0.5, ge=0, description="How long an adapter keeps its slot before it must make room so."
-    )
-    kv_cache_gib: float | None = Field(
-        None, gt=0,
-        description="Memory for the KV cache. By default 1 GiB on CPUs; on GPUs what is left of "
-        "gpu_memory_utilization.",
-    )  # fmt: skip
-    gpu_memory_utilization: float | None = Field(
-        None, gt=0, le=1, description="Part of a GPU's memory that this engine may take."
-    )
-    tensor_parallel_size: int = Field(1, ge=1, le=64, description="GPUs that share each layer.")
-    prefix_caching: bool = Field(True, description="Reuse the KV cache of equal beginnings.")
-    enforce_eager: bool = Field(False, description="No CUDA graphs: slower, starts sooner.")
-    seed: int = Field(0, ge=0, description="Seed of sampling where a request gives none.")
-    tool_call_parser: str | None = Field(
-        None, description="vLLM tool parser (`hermes`, …); enables `tool_choice: auto`."
-    )
-    max_in_flight: int = Field(
-        256, ge=1, le=100_000,
-        description="Requests taken at once, running and queued; more are answered 429.",
-    )  # fmt: skip
-    max_adapter_mib: int = Field(1024, ge=1, description="Largest adapter file, in MiB.")
-    start_timeout_seconds: float = Field(
-        900, gt=0, description="An engine that is not ready by then is restarted."
-    )
-    vllm_args: dict[str, JsonValue] = Field(
-        {}, description="Further options of vLLM's engine, as in `vllm serve`, without the dashes."
-    )
-
-    @field_validator("vllm_args")
-    @classmethod
-    def _leaves_the_scheduler(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        for name in value:
-            if name.replace("-", "_") in ("scheduler_cls", "additional_config"):
-                raise PydanticCustomError(
-                    "taken", "{name} is set by stackserve; leave it out", {"name": name}
-                )
-        return value
-
-    @model_validator(mode="after")
-    def _batch_fits_the_slots(self) -> EngineSettings:
-        slots, batch = self.adapter_slots, self.adapters_per_batch
-        if slots is not None and batch is not None and batch > slots:
-            raise PydanticCustomError(
-                "batch_over_slots",
-                "adapters_per_batch is {batch}, more than the {slots} adapter_slots; "
-                "raise the one or lower the other",
-                {"batch": batch, "slots": slots},
-            )
-        return self
-
-
 def _known_kind(value: object) -> object:
     if value != "stacked":
         raise PydanticCustomError("kind", "should be stacked, homogeneous or heterogeneous")
@@ -252,6 +162,17 @@ class GroupSettings(Section):
         ]
         if mistakes:
             raise ValidationError.from_exception_data("GroupSettings", mistakes)
+        return self
+
+    @model_validator(mode="after")
+    def _shares_are_of_vllm(self) -> GroupSettings:
+        shared = [member.key for member in self.members if member.share != 1]
+        if shared and self.engine.runtime != "vllm":
+            raise PydanticCustomError(
+                "of_vllm",
+                "{key} has a share, and the runtime transformers gives all the same; leave it out",
+                {"key": shared[0]},
+            )
         return self
 
     @model_validator(mode="after")

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from stackserve.adapters import validate_source
 from stackserve.control.groups import StackedGroup, read_group
-from stackserve.settings import BaseSettings, EngineSettings, GroupSettings, MemberSettings
+from stackserve.engine_settings import EngineSettings
+from stackserve.settings import BaseSettings, GroupSettings, MemberSettings
 from stackserve.store.database import Database, open_database
 from tests import postgresql
 from tests.tiny_models import Adapters, write_base

@@ -10,8 +10,9 @@ import pytest
 
 from stackserve.check import check
 from stackserve.configfile import load_settings, resolve_path
+from stackserve.engine_settings import EngineSettings
 from stackserve.options import SECTIONS, reference
-from stackserve.settings import EngineSettings, Settings
+from stackserve.settings import Settings
 from tests.conftest import Models
 
 ROOT = Path(__file__).parents[1]

@@ -6,12 +6,11 @@ from stackserve.adapters.composite import AdapterSource, Composite, Part, valida
 from stackserve.adapters.store import AdapterStore
 from stackserve.adapters.validate import (
     AdapterFacts,
-    AdapterLimits,
-    ValidatedAdapter,
     check_fit,
     inspect_adapter,
     validate_adapter,
 )
+from stackserve.adapters.validated import AdapterLimits, ValidatedAdapter
 
 __all__ = [
     "AdapterFacts",

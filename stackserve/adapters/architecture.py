@@ -62,8 +62,8 @@ class BaseArchitecture:
         return cls(
             architecture=_architecture(config),
             model_type=_text(config, "model_type"),
-            layers=_count(text, "num_hidden_layers"),
-            hidden_size=_count(text, "hidden_size"),
+            layers=_count(text, "num_hidden_layers", "num_layers", "n_layer", "n_layers"),
+            hidden_size=_count(text, "hidden_size", "n_embd", "d_model"),
             vocabulary_size=_count(text, "vocab_size"),
             dtype=_dtype(text, tensors),
             modules=modules,
@@ -193,11 +193,13 @@ def _text(config: Mapping[str, object], field: str) -> str:
     raise _bad_config(field, value, "a name")
 
 
-def _count(config: Mapping[str, object], field: str) -> int:
-    value = config.get(field)
+def _count(config: Mapping[str, object], field: str, *other_names: str) -> int:
+    """The first of the fields that is there: older architectures have names of their own."""
+    found = next((name for name in (field, *other_names) if name in config), field)
+    value = config.get(found)
     if type(value) is int and 1 <= value < 1 << 31:
         return value
-    raise _bad_config(field, value, "a number of at least 1")
+    raise _bad_config(found, value, "a number of at least 1")
 
 
 def _dtype(config: Mapping[str, object], tensors: Sequence[TensorInfo]) -> str:

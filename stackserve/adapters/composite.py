@@ -26,17 +26,16 @@ from stackserve.adapters.codes import Code
 from stackserve.adapters.composite_weights import Piece, rank_of, size_of, write_weights
 from stackserve.adapters.folder import (
     CONFIG_FILE,
-    MAX_CONFIG_BYTES,
     WEIGHTS_FILE,
     check_size,
     open_adapter,
-    read_whole,
-    reading,
+    read_config,
 )
 from stackserve.adapters.lora_modules import lora_modules
 from stackserve.adapters.peft_config import parse_config
 from stackserve.adapters.safetensors_file import read_header
-from stackserve.adapters.validate import AdapterLimits, ValidatedAdapter, validate_adapter
+from stackserve.adapters.validate import validate_adapter
+from stackserve.adapters.validated import AdapterLimits, ValidatedAdapter
 from stackserve.errors import ArtifactRejected
 
 BUILDER = "stackserve-composite-v1"
@@ -148,11 +147,7 @@ def _modules(
 
 def _pieces(part: Part, limits: AdapterLimits, files: ExitStack) -> tuple[Piece, ...]:
     opened = files.enter_context(open_adapter(part.adapter.folder, limits.max_bytes))
-    with reading(CONFIG_FILE):
-        data = read_whole(
-            opened.config_fd, MAX_CONFIG_BYTES, name=CONFIG_FILE, code=Code.CONFIG_TOO_LARGE
-        )
-    config = parse_config(data)
+    config = parse_config(read_config(opened))
     tensors = read_header(opened.weights_fd, name=WEIGHTS_FILE, code=Code.WEIGHTS_INVALID)
     return tuple(
         Piece(lora, part.weight, config.scale_of(lora.name), opened.weights_fd)

@@ -55,49 +55,62 @@ SERVED_TASKS = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION")
 def check_features(fields: Mapping[str, object]) -> None:
     """Refuse each field whose effect on the answer vLLM would not reproduce."""
     _check_kind(fields)
-    _check_init(fields.get("init_lora_weights", True))
+    check_init(fields.get("init_lora_weights", True))
     for field, remedy in REFUSED_IF_SET.items():
-        if _is_set(field, fields.get(field)):
-            raise _unsupported(field, fields[field], remedy)
+        if is_set(field, fields.get(field)):
+            raise unsupported(field, fields[field], remedy)
     known = HARMLESS | REFUSED_IF_SET.keys() | {"peft_type", "task_type", "bias"}
     for field in fields.keys() - known - {"init_lora_weights"}:
         if fields[field] not in (None, False, [], {}):
-            raise ArtifactRejected(
-                Code.CONFIG_UNKNOWN_FIELD,
-                f"{shown(field)} in {CONFIG_FILE} is {shown(fields[field])}, a field not known to"
-                " this version; remove it if it does not change what the adapter computes.",
-            )
+            raise unknown_field(field, fields[field])
 
 
 def _check_kind(fields: Mapping[str, object]) -> None:
-    peft_type, task_type = fields.get("peft_type"), fields.get("task_type")
+    peft_type = fields.get("peft_type")
     if peft_type != "LORA":
-        raise _unsupported("peft_type", peft_type, "train the adapter with LoRA (peft_type LORA)")
-    if task_type is not None and task_type not in SERVED_TASKS:
-        raise _unsupported(
-            "task_type", task_type, f"use null or one of {', '.join(SERVED_TASKS)}, without a head"
-        )
+        raise unsupported("peft_type", peft_type, "train the adapter with LoRA (peft_type LORA)")
+    check_task(fields.get("task_type"))
     bias = fields.get("bias", "none")
     if bias != "none":
-        raise _unsupported("bias", bias, f'{RETRAIN}: only "none" is served')
+        raise unsupported("bias", bias, f'{RETRAIN}: only "none" is served')
 
 
-def _check_init(init: object) -> None:
+def check_task(task_type: object) -> None:
+    """Refuse an adapter with a head of its own."""
+    if task_type is not None and task_type not in SERVED_TASKS:
+        raise unsupported(
+            "task_type", task_type, f"use null or one of {', '.join(SERVED_TASKS)}, without a head"
+        )
+
+
+def check_init(init: object) -> None:
+    """Refuse an initialisation that changed the base."""
     if init is None or isinstance(init, bool):
         return
     if not isinstance(init, str) or init.lower() not in SERVED_INITS:
         remedy = f"{CONVERT}, since this initialisation changed the base's weights"
-        raise _unsupported("init_lora_weights", init, remedy)
+        raise unsupported("init_lora_weights", init, remedy)
 
 
-def _is_set(field: str, value: object) -> bool:
+def is_set(field: str, value: object) -> bool:
+    """Whether a field asks for something."""
     if value is None or value is False:
         return False
     return not (field in EMPTY_IS_UNSET and value in ([], {}))
 
 
-def _unsupported(field: str, value: object, remedy: str) -> ArtifactRejected:
+def unsupported(field: str, value: object, remedy: str) -> ArtifactRejected:
+    """The refusal of what is known and not served."""
     return ArtifactRejected(
         Code.UNSUPPORTED_FEATURE,
         f"{field} in {CONFIG_FILE} is {shown(value)}, which is not served; {remedy}.",
+    )
+
+
+def unknown_field(field: str, value: object) -> ArtifactRejected:
+    """The refusal of what may change the answer."""
+    return ArtifactRejected(
+        Code.CONFIG_UNKNOWN_FIELD,
+        f"{shown(field)} in {CONFIG_FILE} is {shown(value)}, a field not known to this version;"
+        " remove it if it does not change what the adapter computes.",
     )

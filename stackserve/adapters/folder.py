@@ -128,6 +128,23 @@ def digest_file(fd: int, name: str) -> FileDigest:
     return FileDigest(name, size, digest.hexdigest())
 
 
+def read_config(opened: OpenAdapter) -> bytes:
+    """All of an open adapter's configuration."""
+    with reading(CONFIG_FILE):
+        return read_whole(
+            opened.config_fd, MAX_CONFIG_BYTES, name=CONFIG_FILE, code=Code.CONFIG_TOO_LARGE
+        )
+
+
+def digest_files(opened: OpenAdapter) -> tuple[FileDigest, ...]:
+    """Both files of an open adapter, hashed."""
+    files = []
+    for name, fd in opened.by_name():
+        with reading(name):
+            files.append(digest_file(fd, name))
+    return tuple(files)
+
+
 def adapter_digest(files: tuple[FileDigest, ...]) -> str:
     """The identity of an adapter: sha256 of a manifest with a line `name size sha256` per file.
 

@@ -74,15 +74,15 @@ def parse_config(data: bytes) -> PeftConfig:
     fields = parse_object(data, name=CONFIG_FILE, code=Code.CONFIG_INVALID)
     check_features(fields)
     return PeftConfig(
-        rank=_rank("r", fields.get("r")),
+        rank=check_rank("r", fields.get("r")),
         alpha=_alpha("lora_alpha", fields.get("lora_alpha")),
         use_rslora=_flag(fields, "use_rslora"),
-        rank_pattern={key: _rank(f"rank_pattern[{key}]", value)
-                      for key, value in _pattern(fields, "rank_pattern").items()},
+        rank_pattern={key: check_rank(f"rank_pattern[{key}]", value)
+                      for key, value in check_pattern(fields, "rank_pattern").items()},
         alpha_pattern={key: _alpha(f"alpha_pattern[{key}]", value)
-                       for key, value in _pattern(fields, "alpha_pattern").items()},
-        target_modules=_targets(fields.get("target_modules")),
-        base_model_name=_base_model_name(fields.get("base_model_name_or_path")),
+                       for key, value in check_pattern(fields, "alpha_pattern").items()},
+        target_modules=check_targets(fields.get("target_modules")),
+        base_model_name=base_model_name_of(fields.get("base_model_name_or_path")),
         ensure_weight_tying=_flag(fields, "ensure_weight_tying"),
     )  # fmt: skip
 
@@ -110,7 +110,7 @@ def _first_match(pattern: Mapping[str, T], module: str, default: T) -> T:
     return default
 
 
-def _refuse_field(field: str, value: object, wanted: str) -> NoReturn:
+def refuse_field(field: str, value: object, wanted: str) -> NoReturn:
     raise ArtifactRejected(
         Code.CONFIG_FIELD_INVALID,
         f"{field} in {CONFIG_FILE} is {shown(value)}; set it to {wanted}.",
@@ -121,10 +121,10 @@ def _flag(fields: Mapping[str, object], field: str) -> bool:
     value = fields.get(field)
     if value is None or isinstance(value, bool):
         return bool(value)
-    _refuse_field(field, value, "true or false")
+    refuse_field(field, value, "true or false")
 
 
-def _rank(field: str, value: object) -> int:
+def check_rank(field: str, value: object) -> int:
     if type(value) is not int or value < 1:  # `type`: to isinstance, True is an int
         raise ArtifactRejected(
             Code.RANK_INVALID,
@@ -148,12 +148,12 @@ def _alpha(field: str, value: object) -> float:
     return number
 
 
-def _pattern(fields: Mapping[str, object], field: str) -> Mapping[str, object]:
+def check_pattern(fields: Mapping[str, object], field: str) -> Mapping[str, object]:
     pattern = fields.get(field)
     if pattern is None:
         return {}
     if not isinstance(pattern, dict) or len(pattern) > MAX_PATTERNS:
-        _refuse_field(field, pattern, f"a map of at most {MAX_PATTERNS} module names")
+        refuse_field(field, pattern, f"a map of at most {MAX_PATTERNS} module names")
     for key in pattern:
         if len(key) > MAX_NAME_LENGTH or not PATTERN_KEY.fullmatch(key):
             raise ArtifactRejected(
@@ -165,21 +165,21 @@ def _pattern(fields: Mapping[str, object], field: str) -> Mapping[str, object]:
     return pattern
 
 
-def _targets(value: object) -> tuple[str, ...] | None:
+def check_targets(value: object) -> tuple[str, ...] | None:
     if isinstance(value, str) and value:
         return None
     if not isinstance(value, list) or not 0 < len(value) <= MAX_TARGETS:
-        _refuse_field("target_modules", value, "the names of the trained modules")
+        refuse_field("target_modules", value, "the names of the trained modules")
     for name in value:
         usable = isinstance(name, str) and len(name) <= MAX_NAME_LENGTH
         if not usable or not TARGET_NAME.fullmatch(name):
-            _refuse_field("target_modules", name, "a list of module names such as q_proj")
+            refuse_field("target_modules", name, "a list of module names such as q_proj")
     return tuple(sorted(set(value)))
 
 
-def _base_model_name(value: object) -> str:
+def base_model_name_of(value: object) -> str:
     if value is None:
         return ""
     if not isinstance(value, str) or len(value) > 4096 or not value.isprintable():
-        _refuse_field("base_model_name_or_path", value, "the name of the base, or null")
+        refuse_field("base_model_name_or_path", value, "the name of the base, or null")
     return value

@@ -35,7 +35,8 @@ from stackserve.adapters.folder import (
     reading,
 )
 from stackserve.adapters.strict_json import shown
-from stackserve.adapters.validate import AdapterLimits, ValidatedAdapter, validate_adapter
+from stackserve.adapters.validate import validate_adapter
+from stackserve.adapters.validated import AdapterLimits, ValidatedAdapter
 from stackserve.errors import ArtifactRejected
 from stackserve.files import locked, remove, retire, sync
 

@@ -7,60 +7,30 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from stackserve.adapters.any_kind import validate_any_kind
 from stackserve.adapters.architecture import BaseArchitecture
 from stackserve.adapters.codes import Code
 from stackserve.adapters.folder import (
     CONFIG_FILE,
-    MAX_CONFIG_BYTES,
     WEIGHTS_FILE,
-    FileDigest,
     OpenAdapter,
     adapter_digest,
-    digest_file,
+    digest_files,
     open_adapter,
-    read_whole,
-    reading,
+    read_config,
 )
 from stackserve.adapters.lora_modules import LoraModule, lora_modules
 from stackserve.adapters.peft_config import PeftConfig, check_scale, parse_config, target_covers
 from stackserve.adapters.safetensors_file import TensorInfo, read_header
 from stackserve.adapters.served_modules import EMBEDDINGS, ServedModules, served_modules
 from stackserve.adapters.strict_json import shown
+from stackserve.adapters.validated import AdapterLimits, ValidatedAdapter
 from stackserve.adapters.values import LARGEST_VALUE, largest_magnitude
 from stackserve.errors import ArtifactRejected
 
 # Room for some 20,000 tensors: more than any served base has modules, and quick to parse.
 MAX_HEADER_BYTES = 4 << 20
 LAYER = re.compile(r"(?P<before>(?:.*\.)?layers\.)(?P<index>[0-9]+)(?P<after>\..+)")
-
-
-@dataclass(frozen=True)
-class AdapterLimits:
-    """What an engine was started for: the rank of its slots, and bytes of an adapter's files."""
-
-    max_rank: int
-    max_bytes: int
-
-
-@dataclass(frozen=True)
-class ValidatedAdapter:
-    """An adapter that passed every rule. `digest` is its identity (see `adapter_digest`).
-
-    `rank` is the largest of its modules; `scalings` are the distinct factors on B·A;
-    `target_modules` are the last parts of the trained modules' names; `dtype` joins several by +.
-    """
-
-    digest: str
-    rank: int
-    scalings: tuple[float, ...]
-    target_modules: tuple[str, ...]
-    dtype: str
-    parameters: int
-    size_bytes: int
-    folder: Path
-    files: tuple[FileDigest, ...]
-    base_fingerprint: str
-    base_model_name: str
 
 
 @dataclass(frozen=True)
@@ -88,15 +58,17 @@ class AdapterFacts:
 def validate_adapter(
     folder: Path, base: BaseArchitecture, limits: AdapterLimits
 ) -> ValidatedAdapter:
-    """Check a PEFT LoRA adapter against a base; every defect raises ArtifactRejected.
+    """Check a PEFT adapter against a base; every defect raises ArtifactRejected.
 
     The answer holds for the bytes read. Only a folder that nobody else writes to keeps them.
     """
+    if limits.any_kind:
+        return validate_any_kind(folder, base, limits)
     with open_adapter(folder, limits.max_bytes) as opened:
         config, tensors, scaled = _read_fitting(opened, base, limits)
         for each in scaled:
             _check_values(each, opened.weights_fd)
-        files = _digest_files(opened)
+        files = digest_files(opened)
     return ValidatedAdapter(
         digest=adapter_digest(files),
         rank=max(each.rank for each in scaled),
@@ -129,7 +101,7 @@ def inspect_adapter(folder: Path, limits: AdapterLimits) -> AdapterFacts:
             check_scale(scale, module.name)
             _check_values(ScaledModule(module, rank, scale), opened.weights_fd)
         _check_targets(modules, config)
-        files = _digest_files(opened)
+        files = digest_files(opened)
     return AdapterFacts(
         digest=adapter_digest(files),
         rank=max(config.rank_of(module.name) for module in modules),
@@ -144,7 +116,7 @@ def inspect_adapter(folder: Path, limits: AdapterLimits) -> AdapterFacts:
 def _read(
     opened: OpenAdapter, limits: AdapterLimits
 ) -> tuple[PeftConfig, tuple[TensorInfo, ...], tuple[LoraModule, ...]]:
-    config = _read_config(opened)
+    config = parse_config(read_config(opened))
     _check_rank_limit(config, limits.max_rank)
     tensors = read_header(
         opened.weights_fd,
@@ -172,22 +144,6 @@ def _last_parts(modules: Iterable[LoraModule]) -> tuple[str, ...]:
 
 def _dtypes(tensors: Iterable[TensorInfo]) -> str:
     return "+".join(sorted({tensor.dtype for tensor in tensors}))
-
-
-def _read_config(opened: OpenAdapter) -> PeftConfig:
-    with reading(CONFIG_FILE):
-        data = read_whole(
-            opened.config_fd, MAX_CONFIG_BYTES, name=CONFIG_FILE, code=Code.CONFIG_TOO_LARGE
-        )
-    return parse_config(data)
-
-
-def _digest_files(opened: OpenAdapter) -> tuple[FileDigest, ...]:
-    files = []
-    for name, fd in opened.by_name():
-        with reading(name):
-            files.append(digest_file(fd, name))
-    return tuple(files)
 
 
 def _check_rank_limit(config: PeftConfig, max_rank: int) -> None:

@@ -11,9 +11,11 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
+from stackserve.engine_settings import EngineSettings
 from stackserve.errors import InvalidParameter
+from stackserve.model_settings import Key
 from stackserve.server_settings import Section
-from stackserve.settings import MOST_PARTS, EngineSettings, Key, PartWeight
+from stackserve.settings import MOST_PARTS, PartWeight
 
 METADATA = "modelGroupDetails.customMetadataList"
 ENGINE, TRAFFIC = "stackserve.engine", "stackserve.traffic"

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from stackserve.control.groups import Member, StackedGroup
+from stackserve.engine_settings import EngineSettings
 from stackserve.protocol import SCHEDULER, AdapterSpec, WorkerSpec
-from stackserve.settings import LORA_RANKS, EngineSettings
+from stackserve.settings import LORA_RANKS
 from stackserve.types import Target
 
 GIB = 2**30

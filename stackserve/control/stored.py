@@ -14,11 +14,11 @@ from stackserve.catalog.artifacts import Shelf, find_artifact
 from stackserve.catalog.policy import MemberTerms, Traffic, read_engine, read_traffic
 from stackserve.catalog.resources import find
 from stackserve.control.desired import Content
+from stackserve.engine_settings import EngineSettings
 from stackserve.errors import InvalidParameter
 from stackserve.settings import (
     AliasSettings,
     BaseSettings,
-    EngineSettings,
     GroupSettings,
     MemberSettings,
 )

@@ -55,7 +55,8 @@ async def _serve(spec: WorkerSpec, events: Events) -> int:
         await _load_adapters(spec, registry, events)
         compat.answer_with_public_names(app, key_of)
         add_adapter_routes(app, registry)
-        ready = Ready(tasks, engine.model_config.max_model_len, compat.vllm_version())
+        version = f"vLLM {compat.vllm_version()}"
+        ready = Ready(tasks, engine.model_config.max_model_len, version)
         return await _answer(spec, app, engine, lambda: events.send(ready))
 
 

@@ -258,7 +258,7 @@ def main() -> None:
 
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
-            events.send(Ready(TASKS, 1024, "fake"))
+            events.send(Ready(TASKS, 1024, "a fake"))
 
     config = uvicorn.Config(
         build_fake_app(spec), uds=spec.socket, log_level="warning", timeout_keep_alive=3600

@@ -28,6 +28,11 @@ LAST_WORDS_SECONDS = 0.1
 POLL_SECONDS = 0.05
 
 COMMAND = (sys.executable, "-m", "stackserve.engine.worker")
+COMMANDS = {
+    "vllm": COMMAND,
+    "transformers": (sys.executable, "-m", "stackserve.runtimes.peft.worker"),
+}
+"""How an engine worker is started, by `engine.runtime`."""
 
 INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "USER", "LOGNAME")
 INHERITED_PREFIXES = (

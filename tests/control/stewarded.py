@@ -19,7 +19,6 @@ from stackserve.catalog import deployments as catalog
 from stackserve.catalog.deployments import UpdateType
 from stackserve.catalog.resources import now
 from stackserve.catalog.work_requests import Status
-from stackserve.workers.backoff import Verdict
 from stackserve.control.deployment import Deployment
 from stackserve.control.groups import read_group
 from stackserve.control.ledger import Ledger
@@ -31,6 +30,7 @@ from stackserve.store.database import Database
 from stackserve.store.tables import Deployment as Row
 from stackserve.store.tables import Group, WorkRequest, WorkRequestLine
 from stackserve.workers import fake
+from stackserve.workers.backoff import Verdict
 from tests.running import CHAT, PATIENCE, eventually, question
 
 FIELDS: dict[str, Any] = {"compartment_id": "c", "display_name": "d", "project_id": "p"}

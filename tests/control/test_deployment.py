@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from stackserve.adapters import validate_adapter
-from stackserve.workers.backoff import Verdict, after_death
 from stackserve.control.deployment import Deployment
 from stackserve.control.groups import read_group
 from stackserve.errors import GroupNotReady, MemberRefused
 from stackserve.routing.snapshot import Routes
 from stackserve.settings import GroupSettings
 from stackserve.workers import fake
+from stackserve.workers.backoff import Verdict, after_death
 from tests.conftest import Models
 from tests.running import CHAT, PATIENCE, eventually, living, question
 

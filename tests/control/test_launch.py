@@ -11,8 +11,9 @@ import pytest
 
 from stackserve.control.groups import StackedGroup
 from stackserve.control.launch import engine_options, targets_of, worker_spec
+from stackserve.engine_settings import EngineSettings
 from stackserve.protocol import SCHEDULER, WorkerSpec
-from stackserve.settings import EngineSettings, MemberSettings
+from stackserve.settings import MemberSettings
 from tests.conftest import Models, read
 
 LORA = {"enable_lora", "max_loras", "max_cpu_loras", "max_lora_rank"}
