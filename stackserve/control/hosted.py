@@ -75,7 +75,7 @@ class HostedDeployment:
         """Look at the models, then keep their host alive, until cancelled."""
         try:
             self._scratch.mkdir(parents=True, exist_ok=True)
-            group = await asyncio.to_thread(read_hosted, self.settings, self._locate)
+            group = await self._read()
             plan = host_plan(group, self._locate, self._scratch, self._most_body)
             self._host = host = ModelHost(plan, self._change.set)
             self._serve(group)
@@ -92,6 +92,14 @@ class HostedDeployment:
         finally:
             self.gate.shut("the server shuts down")
             self.standing.move(DeploymentState.STOPPED, "the server shuts down")
+
+    async def _read(self) -> HostedGroup:
+        """As the settings are when it is read, which an update may change meanwhile."""
+        while True:
+            settings = self.settings
+            group = await asyncio.to_thread(read_hosted, settings, self._locate)
+            if settings is self.settings:
+                return group
 
     async def update(self, settings: RuntimeGroupSettings) -> str:
         """Serve what the settings and the files say now, without a pause: requests that are under way

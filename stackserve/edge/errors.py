@@ -97,6 +97,11 @@ def oci_body(status: int, message: str, body: bytes) -> bytes:
     return msgspec.json.encode({"code": code, "message": message, **fields})
 
 
+def error_body(sentence: str) -> bytes:
+    """An error as the Open Inference Protocol words it: this and nothing else."""
+    return msgspec.json.encode({"error": sentence})
+
+
 def event(error: StackserveError) -> bytes:
     """The error as a server-sent event, for a stream whose status line is long gone.
 

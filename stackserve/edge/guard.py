@@ -16,7 +16,7 @@ from stackserve.auth.authenticator import Authenticator
 from stackserve.auth.signature import SignedRequest, check_digest
 from stackserve.edge.asgi import send_whole
 from stackserve.edge.body import ClientGone, read_within
-from stackserve.edge.errors import oci_answer
+from stackserve.edge.errors import error_body, oci_answer
 from stackserve.errors import NotAuthenticated, RequestRejected, StackserveError
 from stackserve.server_settings import ServerSettings
 
@@ -73,9 +73,11 @@ class Guard:
         )
 
     async def _refuse(self, path: str, send: Send, error: StackserveError) -> None:
-        """As OCI's clients read it, and where OpenAI's come, as they do."""
+        """As the clients of that path read it: OpenAI's, those of the Open Inference Protocol, OCI's."""
         told = oci_answer(error)
         body = told.body if path.startswith("/v1") or "/predict" in path else oci_only(told.body)
+        if path == "/v2" or path.startswith("/v2/"):
+            body = error_body(error.message)
         schemes = self._authenticator.schemes if told.status == 401 else ()
         challenges = tuple(("www-authenticate", scheme) for scheme in schemes)
         await send_whole(send, told.status, (*told.headers, *challenges), body)

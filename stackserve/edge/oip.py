@@ -7,6 +7,7 @@ always `{"error": "…"}`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ import stackserve
 from stackserve.control.states import DeploymentStatus
 from stackserve.edge.asgi import Receive, Scope, Send, header, send_whole
 from stackserve.edge.body import ClientGone, read_within
-from stackserve.edge.errors import JSON, answer
+from stackserve.edge.errors import JSON, answer, error_body
 from stackserve.edge.health import readiness
 from stackserve.edge.oip_views import config, index_entry, metadata, statistics
 from stackserve.edge.relay import Drain
@@ -33,6 +34,8 @@ from stackserve.hosting.host import ModelHost, Request
 from stackserve.hosting.models import HostedModel
 from stackserve.metrics import Metrics, RequestTimer
 from stackserve.routing.snapshot import Routes, RoutingSnapshot, Way
+
+logger = logging.getLogger(__name__)
 
 EXTENSIONS = ("binary_tensor_data", "model_repository", "model_configuration", "statistics")
 
@@ -71,6 +74,10 @@ class Oip:
         except StackserveError as error:
             told = answer(error)
             await send_whole(send, told.status, told.headers, error_body(error.message))
+        except Exception:
+            logger.exception("%s %s stumbled", scope["method"], scope["path"])
+            body = error_body("internal error; the server's log says more")
+            await send_whole(send, 500, (("content-type", JSON),), body)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
@@ -253,10 +260,6 @@ def oip_routes(oip: Oip) -> list[Route]:
     """All that is below /v2, for the gateway's application."""
     methods = ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD"]
     return [Route("/v2", oip, methods=methods), Route("/v2/{rest:path}", oip, methods=methods)]
-
-
-def error_body(sentence: str) -> bytes:
-    return msgspec.json.encode({"error": sentence})
 
 
 def _hosted(way: Way, name: str, version: str | None) -> tuple[ModelHost, HostedModel]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import aiohttp
 
+from stackserve.server_settings import AuthSettings, BearerKeySettings
 from tests.hosting.fakes import MIB, fake_group, fake_model, question
 from tests.running import PATIENCE, Running, running
 
@@ -321,6 +322,14 @@ async def test_bad_requests_get_an_error_and_nothing_else(tmp_path: Path) -> Non
 
 def _length(written: str) -> dict[str, str]:
     return {"Inference-Header-Content-Length": written}
+
+
+async def test_without_a_key_the_protocols_error_is_given(tmp_path: Path) -> None:
+    keys = AuthSettings(mode="bearer", bearer_keys=(BearerKeySettings(name="me", sha256="0" * 64),))
+    async with running(fake_group(tmp_path, a={}), auth=keys) as served:
+        for path in ("/v2", "/v2/models/a/ready"):
+            async with served.http.get(path) as response:
+                assert (response.status, list(await response.json())) == (401, ["error"])
 
 
 async def test_a_client_that_goes_away_leaves_nothing_behind(tmp_path: Path) -> None:
