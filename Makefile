@@ -4,11 +4,15 @@ BIN := .venv/bin
 
 INSTALL = command -v $(PYTHON) >/dev/null || { echo "stackserve: $(PYTHON) is not installed; it needs Python 3.11" >&2; exit 1; }; $(PYTHON) requirements/install.py
 
-.PHONY: demo test lint adapters clean
+.PHONY: demo zoo test lint adapters clean
 
 demo: ## serve the demo, ask its five models, keep serving (ONCE=1: exit after the answers)
 	@$(INSTALL)
 	@$(BIN)/stackserve demo $(if $(ONCE),--once)
+
+zoo: ## make small models of five frameworks and 500 tenants, and serve them beside the demo
+	@$(INSTALL) --runtimes
+	@file=$$($(BIN)/python -m stackserve.demo.zoo) && exec $(BIN)/stackserve serve "$$file"
 
 test: ## every test, real engines included
 	@$(INSTALL) --dev

@@ -83,8 +83,12 @@ class Room:
             ) from None
 
     def settle(self, model: HostedModel, grown: int) -> None:
-        """A model was loaded and took so much; evict others if it is more than was thought."""
-        model.charge = model.need = max(model.charge, grown)
+        """A model was loaded and took so much; evict others if it is more than was thought.
+
+        The next time it is let in by its estimate again: what a process grows by may have been somebody
+        else's, and must not keep a model out for ever.
+        """
+        model.charge = max(model.charge, grown)
         self._send_away(victims(self._resident(), self.budget, 0) or ())
 
     def send_idle_away(self, seconds: float) -> None:

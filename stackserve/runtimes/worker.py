@@ -159,8 +159,8 @@ class Worker:
         finally:
             self._loading -= 1
         grown = resident_bytes() - bytes_before
-        if not alone or (self._loads, self._lanes.taken) != before:
-            grown = 0
+        if not alone or self._loads == 1 or (self._loads, self._lanes.taken) != before:
+            grown = 0  # the first load is the framework's, too: it makes what it makes once
         self._lanes.open(message.model, message.batching)
         self._models[message.model] = Served(model, Decoder(model.metadata))
         self._link.send(Loaded(message.id, model.metadata, max(0, grown)))

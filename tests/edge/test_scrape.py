@@ -113,7 +113,9 @@ async def test_an_engine_is_asked_once_however_many_scrape_at_once(
     async with running(models.group()) as gateway:
         before = await asyncio.gather(*(scraped(gateway) for _ in range(5)))
         await ask(gateway, "one", "a")
-        await eventually(lambda: not gateway.status().in_flight)  # it is counted after its last byte
+        await eventually(
+            lambda: not gateway.status().in_flight
+        )  # it is counted after its last byte
         after = await scraped(gateway)
     arrivals = [each("stackserve_engine_arrivals_total", group="g", key="a") for each in before]
     assert arrivals == [0] * 5
