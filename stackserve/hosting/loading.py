@@ -82,6 +82,7 @@ class Loading:
     async def _load(self, model: HostedModel) -> None:
         began = time.monotonic()
         try:
+            await model.gone()
             process = await self._workers[model.source.runtime].available()
             model.need = model.need or await self._estimate(model, process)
             await self.room.make(model, model.need)

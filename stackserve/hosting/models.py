@@ -95,6 +95,8 @@ class HostedModel:
         self.wanted_back = False
         """It was ready when its worker died."""
         self._unused = asyncio.Event()
+        self._moved = asyncio.Event()
+        """Set, and replaced, when `state` changes."""
         self.statistics = Statistics()
 
     def move(self, state: ModelState, reason: str = "") -> None:
@@ -103,6 +105,8 @@ class HostedModel:
             raise AssertionError(f"{self.source.name}: no move from {self.state} to {state}")
         self.state = state
         self.reason = reason
+        self._moved.set()
+        self._moved = asyncio.Event()
         if state is not ModelState.READY:
             self.channel = None
         if state in (ModelState.UNLOADED, ModelState.QUARANTINED):
@@ -125,6 +129,11 @@ class HostedModel:
         while self.uses:
             self._unused.clear()
             await self._unused.wait()
+
+    async def gone(self) -> None:
+        """Wait until it is not on its way out any more."""
+        while self.state is ModelState.UNLOADING:
+            await self._moved.wait()
 
     def quarantine(self, reason: str) -> None:
         """Keep it out until somebody asks for it to be loaded."""

@@ -8,6 +8,7 @@ import asyncio
 import io
 import json
 import os
+import random
 import signal
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,20 @@ async def test_models_beyond_the_budget_come_and_go_and_all_answer_right(tmp_pat
         assert [values(answer) for _, answer in answers] == [[n + 1, 2 * n + 2] for n in asked]
         host = served.gateway.of_file()[0].gate.endpoint
         assert host.memory()[0] <= 17 * MIB  # type: ignore[union-attr]
+
+
+async def test_a_model_that_is_asked_while_it_goes_comes_back(tmp_path: Path) -> None:
+    models = {f"m{n}": {"factor": n + 1, "bytes": 4 * MIB} for n in range(6)}
+    async with running(fake_group(tmp_path, _={"memory_mib": 13}, **models)) as served:
+
+        async def client(seed: int) -> None:
+            draw = random.Random(seed)
+            for _ in range(60):
+                n = draw.randrange(6)
+                status, answer = await ask(served, f"m{n}")
+                assert (status, values(answer)) == (200, [n + 1, 2 * n + 2])
+
+        await asyncio.gather(*map(client, range(3)))
 
 
 async def test_many_requests_for_a_model_that_is_not_there_load_it_once(tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""What a server's processes take: memory, sampled while it works, and time of the cores."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+PROC = Path("/proc")
+PAGE = os.sysconf("SC_PAGE_SIZE")
+TICKS = os.sysconf("SC_CLK_TCK")
+SAMPLE_SECONDS = 0.05
+
+
+@dataclass
+class Memory:
+    """In bytes, of all processes together."""
+
+    highest: int = 0
+    last: int = 0
+    samples: int = 0
+
+    def add(self, num_bytes: int) -> None:
+        self.last = num_bytes
+        self.highest = max(self.highest, num_bytes)
+        self.samples += 1
+
+
+def workers_bytes(server: int) -> int:
+    """The resident memory of all processes that descend from `server`, its own not counted."""
+    return sum(resident_bytes(process) for process in descendants(server, parents()))
+
+
+def all_bytes(server: int) -> int:
+    """Its own counted, too: a server may have its models in itself."""
+    return resident_bytes(server) + workers_bytes(server)
+
+
+def descendants(process: int, parent_of: dict[int, int]) -> Iterable[int]:
+    children = [child for child, parent in parent_of.items() if parent == process]
+    for child in children:
+        yield child
+        yield from descendants(child, parent_of)
+
+
+def parents() -> dict[int, int]:
+    """The parent of every process."""
+    found = {}
+    for entry in PROC.iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has just ended
+        found[int(entry.name)] = int(fields[1])
+    return found
+
+
+def cpu_seconds(server: int) -> float:
+    """Of all its processes so far, its own included."""
+    return sum(_ticks(process) for process in (server, *descendants(server, parents()))) / TICKS
+
+
+def machine_seconds() -> float:
+    """Core-seconds in which the machine was not idle so far, its host's share of them included."""
+    user, nice, system, _, _, irq, softirq, steal = map(
+        int, (PROC / "stat").read_text().splitlines()[0].split()[1:9]
+    )
+    return (user + nice + system + irq + softirq + steal) / TICKS
+
+
+def _ticks(process: int) -> int:
+    try:
+        fields = (PROC / str(process) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0  # it has just ended
+    return int(fields[11]) + int(fields[12])
+
+
+def resident_bytes(process: int) -> int:
+    try:
+        return int((PROC / str(process) / "statm").read_text().split()[1]) * PAGE
+    except (OSError, IndexError):
+        return 0
+
+
+@contextmanager
+def sampled(measure: Callable[[], int], memory: Memory) -> Iterator[None]:
+    """What `measure` returns, into `memory`, until the end of the context."""
+    ended = threading.Event()
+
+    def sample() -> None:
+        while not ended.wait(SAMPLE_SECONDS):
+            memory.add(measure())
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        sampler.join()
