@@ -90,15 +90,20 @@ def oip_metrics(hosts: Sequence[tuple[str, ModelHost]]) -> Iterator[str]:
         yield f"# HELP {series.name} {series.text}\n# TYPE {series.name} {series.kind}\n"
         for labels, model in models:
             yield f"{series.name}{labels} {float(series.value(model)):.17g}\n"
-    memory = [(group, host.plan.budget, *host.memory()) for group, host in hosts]
+    memory = [(g, host.plan.budget, *host.memory(), _resident(host)) for g, host in hosts]
     for place, name, text in (
         (1, "stackserve_models_budget_bytes", "Memory that a group's models may take"),
         (2, "stackserve_models_charged_bytes", "Memory that its loaded models are charged"),
         (3, "stackserve_models_grown_bytes", "Memory by which its workers grew with models"),
+        (4, "stackserve_models_resident", "Models that are loaded"),
     ):
         yield f"# HELP {name} {text}\n# TYPE {name} gauge\n"
         for numbers in memory:
             yield f'{name}{{group="{numbers[0]}"}} {numbers[place]}\n'
+
+
+def _resident(host: ModelHost) -> int:
+    return sum(model.state is ModelState.READY for model in host.models())
 
 
 def _labels(group: str, model: HostedModel) -> str:

@@ -309,6 +309,7 @@ async def test_metrics_tell_of_every_model_and_of_the_budget(tmp_path: Path) -> 
         assert f"nv_inference_request_success{{{labels}}} 3" in lines
         assert f"stackserve_model_loads{{{labels}}} 1" in lines
         assert f'stackserve_models_budget_bytes{{group="zoo"}} {32 * MIB}' in lines
+        assert 'stackserve_models_resident{group="zoo"} 1' in lines
 
 
 async def test_bad_requests_get_an_error_and_nothing_else(tmp_path: Path) -> None:
