@@ -71,7 +71,7 @@ def test_an_environment_is_stale_when_its_lock_or_the_kernels_source_changes(
     install: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hook, source = "kernels/build_hook.py", "kernels/csrc/lora.cpp"
-    locks = ("requirements/cpu.lock", "requirements/dev.lock")
+    locks = [f"requirements/{name}.lock" for name in ("cpu", "runtimes", "dev")]
     for name in (*locks, "pyproject.toml", hook, source, "python"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("one")

@@ -81,6 +81,15 @@ OF_MODELS = (
 )
 
 
+OF_HOSTS = (
+    ("stackserve_models_budget_bytes", "Memory that a group's models may take"),
+    ("stackserve_models_charged_bytes", "Memory that its loaded models are charged"),
+    ("stackserve_models_grown_bytes", "Memory by which its workers grew with models"),
+    ("stackserve_models_resident", "Models that are loaded"),
+)
+"""Gauges of every group."""
+
+
 def oip_metrics(hosts: Sequence[tuple[str, ModelHost]]) -> Iterator[str]:
     """Of the hosts by their groups. Its length grows with the models: 16 lines for each version."""
     if not hosts:
@@ -91,12 +100,7 @@ def oip_metrics(hosts: Sequence[tuple[str, ModelHost]]) -> Iterator[str]:
         for labels, model in models:
             yield f"{series.name}{labels} {float(series.value(model)):.17g}\n"
     memory = [(g, host.plan.budget, *host.memory(), _resident(host)) for g, host in hosts]
-    for place, name, text in (
-        (1, "stackserve_models_budget_bytes", "Memory that a group's models may take"),
-        (2, "stackserve_models_charged_bytes", "Memory that its loaded models are charged"),
-        (3, "stackserve_models_grown_bytes", "Memory by which its workers grew with models"),
-        (4, "stackserve_models_resident", "Models that are loaded"),
-    ):
+    for place, (name, text) in enumerate(OF_HOSTS, 1):
         yield f"# HELP {name} {text}\n# TYPE {name} gauge\n"
         for numbers in memory:
             yield f'{name}{{group="{numbers[0]}"}} {numbers[place]}\n'

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from stackserve.edge.engine_metrics import engine_metrics
+from stackserve.edge.oip_metrics import OF_HOSTS, OF_MODELS
 from stackserve.edge.router_metrics import router_metrics
 from stackserve.engine.meters import AdapterMeters
 from stackserve.metrics import Metrics as GatewayMetrics
@@ -138,6 +139,7 @@ def test_the_documentation_names_every_metric_and_no_other() -> None:
     lines = [*engine_metrics({"g": snapshot}), *router_metrics({"g": snapshot}, 1.0)]
     text = GatewayMetrics().render().decode() + "".join(lines)
     shown = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
+    shown |= {series.name for series in OF_MODELS} | {name for name, _ in OF_HOSTS}
     tables = [line for line in DOCS.read_text().splitlines() if line.startswith("| `")]
     named = {re.match(r"\| `([\w:]+)", line).group(1) for line in tables}
     assert named == shown
