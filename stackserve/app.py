@@ -22,7 +22,8 @@ from stackserve.auth.authenticator import open_authenticator
 from stackserve.control.deployment import Deployment
 from stackserve.control.fleet import Fleet
 from stackserve.control.groups import Admit, StackedGroup, read_group
-from stackserve.control.hosted import HostedDeployment, Locate
+from stackserve.control.hosted import HostedDeployment
+from stackserve.control.hosted_groups import Locate
 from stackserve.control.ledger import Ledger
 from stackserve.control.reading import Progress
 from stackserve.control.reload import GroupUpdate, Outcome, update_groups, update_hosted

@@ -1,4 +1,4 @@
-"""What every model of a configuration file has: its names."""
+"""What every group of a configuration file has, and every model: names."""
 
 from __future__ import annotations
 
@@ -21,3 +21,17 @@ class ModelSettings(Section):
     model_id: ModelId | None = Field(
         None, description="Its other name in `model`. By default `<group>/<key>`."
     )
+
+
+class NamedGroup(Section):
+    """What groups of all kinds have in common."""
+
+    name: GroupName = Field(description="Name of the group: a-z 0-9 -, at most 63 characters.")
+
+    def model_id_of(self, model: ModelSettings) -> str:
+        """The other name of one of its models."""
+        return model.model_id or f"{self.name}/{model.key}"
+
+    def names_of(self, model: ModelSettings) -> tuple[str, str, str]:
+        """All that a client may call one of its models."""
+        return model.key, self.model_id_of(model), f"{self.name}/{model.key}"

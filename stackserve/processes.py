@@ -7,6 +7,8 @@ import os
 import signal
 from pathlib import Path
 
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
 
 def members_of(group: int) -> list[tuple[int, bool]]:
     """(pid, is it a resource tracker?) of each living process of a group.
@@ -27,6 +29,15 @@ def members_of(group: int) -> list[tuple[int, bool]]:
         if process_group == group and state not in "ZX":
             found.append((int(entry.name), b"resource_tracker" in command))
     return found
+
+
+def resident_bytes(pid: int | None = None) -> int:
+    """Memory that a process holds now, this one's without a pid; 0 when it is gone."""
+    try:
+        with open(f"/proc/{pid or 'self'}/statm", "rb") as file:
+            return int(file.read().split()[1]) * PAGE
+    except (OSError, IndexError):
+        return 0
 
 
 def kill(pid: int) -> None:

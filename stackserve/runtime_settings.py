@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from stackserve.model_settings import GroupName, ModelSettings
+from stackserve.model_settings import ModelSettings, NamedGroup
 from stackserve.server_settings import LocalPath, Section
 
 RuntimeName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
@@ -89,10 +88,9 @@ class WorkerSettings(Section):
     )
 
 
-class RuntimeGroupSettings(Section):
+class RuntimeGroupSettings(NamedGroup):
     """A group of models that are no LLM's adapters."""
 
-    name: GroupName = Field(description="Name of the group: a-z 0-9 -, at most 63 characters.")
     kind: Literal["homogeneous", "heterogeneous"] = Field(
         description="`homogeneous`: models of one framework in one worker process; `heterogeneous`: one "
         "worker process for each framework."
@@ -146,15 +144,6 @@ class RuntimeGroupSettings(Section):
             )
         return self
 
-    @model_validator(mode="after")
-    def _keys_are_unique(self) -> RuntimeGroupSettings:
-        repeated = [k for k, n in Counter(member.key for member in self.members).items() if n > 1]
-        if repeated:
-            raise PydanticCustomError(
-                "repeated", "two members have the key {key}", {"key": repeated[0]}
-            )
-        return self
-
     @property
     def models(self) -> tuple[RuntimeMemberSettings, ...]:
         return self.members
@@ -163,8 +152,4 @@ class RuntimeGroupSettings(Section):
     def names(self) -> Iterator[str]:
         """All that a client may call one of its models."""
         for model in self.members:
-            yield from (model.key, self.model_id_of(model), f"{self.name}/{model.key}")
-
-    def model_id_of(self, model: ModelSettings) -> str:
-        """The other name of one of its models."""
-        return model.model_id or f"{self.name}/{model.key}"
+            yield from self.names_of(model)

@@ -21,7 +21,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from stackserve.engine_settings import EngineSettings
-from stackserve.model_settings import GroupName, Key, ModelSettings
+from stackserve.model_settings import Key, ModelSettings, NamedGroup
 from stackserve.runtime_settings import RuntimeGroupSettings
 from stackserve.server_settings import LocalPath, Section, ServerSettings
 
@@ -114,8 +114,7 @@ def _known_kind(value: object) -> object:
     return value
 
 
-class GroupSettings(Section):
-    name: GroupName = Field(description="Name of the group: a-z 0-9 -, at most 63 characters.")
+class GroupSettings(NamedGroup):
     kind: Annotated[Literal["stacked"], BeforeValidator(_known_kind)] = Field(
         "stacked", description="One base and its LoRA adapters."
     )
@@ -203,13 +202,9 @@ class GroupSettings(Section):
     def names(self) -> Iterator[str]:
         """All that may be written in `model` for one of `models` or an alias."""
         for model in self.models:
-            yield from (model.key, self.model_id_of(model), f"{self.name}/{model.key}")
+            yield from self.names_of(model)
         for alias in self.aliases:
             yield from (alias.key, f"{self.name}/{alias.key}")
-
-    def model_id_of(self, model: ModelSettings) -> str:
-        """The other name of one of `models`."""
-        return model.model_id or f"{self.name}/{model.key}"
 
 
 GROUPS: dict[str, type[GroupSettings | RuntimeGroupSettings]] = {

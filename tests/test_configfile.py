@@ -38,6 +38,8 @@ def mistakes(folder: Path, text: str | bytes, *overrides: str) -> list[str]:
     return caught.value.message.replace(f"{folder}/", "").splitlines()
 
 
+ZOO = "groups:\n  - name: zoo\n    kind: homogeneous\n"
+
 MISTAKES = [
     # keys
     (ENGINE % "dtpye: auto", "c.yaml:4: groups.0.engine.dtpye: unknown key; did you mean dtype? allowed: adapter_memory_"),
@@ -122,6 +124,13 @@ MISTAKES = [
     ("5", "c.yaml: expected a mapping with the key `groups`"),
     ("groups:\n\t- name: g\n", "c.yaml:2: found character '\\t' that cannot start any token"),
     ("groups: {\n", "c.yaml:2: "),
+    (ZOO + "    members: [{key: a}]\n", "c.yaml:4: groups.0.members.0: {'key': 'a'} is not allowed: give either `path`"),
+    (ZOO + "    members: []\n", "c.yaml:4: groups.0.members: [] is not allowed: should have at least one item"),
+    (ZOO + "    members: [{key: a, path: a}, {key: a, path: b}]\n", "c.yaml:4: groups.0.members.1.key: 'a' is not allowed: groups.0.members.0 has that name"),
+    (ZOO + "    members: [{key: a, path: a, runtime: onnx}, {key: b, path: b, runtime: torch}]\n", "c.yaml:2: groups.0:"),
+    (ZOO + "    memori_mib: 4\n    members: [{key: a, path: a}]\n", "c.yaml:4: groups.0.memori_mib: unknown key; did you mean memory_mib? allowed: "),
+    (ZOO + "    members: [{key: a, path: a, batching: {max_row: 1}}]\n", "c.yaml:4: groups.0.members.0.batching.max_row: unknown key; did you mean max_rows?"),
+    (ZOO + "    workers: {onnx: {lanes: 0}}\n    members: [{key: a, path: a}]\n", "c.yaml:4: groups.0.workers.onnx.lanes: 0 is not allowed"),
     (GROUP + "---\n" + GROUP, "c.yaml:4: but found another document"),
     ("a: !!python/object/apply:os.system [ls]\n", "c.yaml:1: could not determine a constructor for the tag"),
     ("a: " + "[" * 5000 + "]" * 5000, "c.yaml: nested too deeply"),

@@ -29,11 +29,12 @@ from stackserve.protocol import AdapterFailed, AdapterSpec, Phase, Ready, Worker
 from stackserve.routing.gate import Endpoint, Gate
 from stackserve.routing.snapshot import Routes
 from stackserve.settings import GroupSettings
-from stackserve.workers.backoff import BREAKER, Verdict, after_death
+from stackserve.workers.backoff import Deaths, Judge
 from stackserve.workers.process import (
     COMMANDS,
     LogTail,
     ProtocolBroken,
+    how_ended,
     start_worker,
     worker_environment,
 )
@@ -71,7 +72,7 @@ class Deployment:
         *,
         address: str | None = None,
         command: Sequence[str] | None = None,
-        judge: Callable[[Sequence[float], float], Verdict] = after_death,
+        judge: Judge | None = None,
     ) -> None:
         self.name = settings.name
         self.gate = Gate(settings.name, settings.engine.max_in_flight)
@@ -88,14 +89,13 @@ class Deployment:
         self._address = address
         self._socket = socket
         self._command = command or COMMANDS[settings.engine.runtime]
-        self._judge = judge
         self._group: StackedGroup | None = None
         """What the routes are made of."""
         self._options: dict[str, Any] | None = None
         """The engine's, as of the first worker: an update that fits it also fits the next ones."""
         self._roster = Roster(self.name, ())
         self._worker_pid: int | None = None
-        self._deaths: list[float] = []
+        self._deaths = Deaths(judge)
         self._switching = asyncio.Lock()
         self._trial: Trial | None = None
         self._publish()
@@ -266,7 +266,7 @@ class Deployment:
             except (_NotReady, ProtocolBroken) as error:
                 return self._on_death(None, str(error))
             code = await worker.exited()
-            return self._on_death(code, f"{_exit(code)}: {tail.reason()}")
+            return self._on_death(code, f"{how_ended(code)}: {tail.reason()}")
 
     async def _until_ready(self, events: AsyncIterator[WorkerEvent]) -> Ready | None:
         """Follow a worker's start; None when it ends before it answers."""
@@ -361,9 +361,7 @@ class Deployment:
             self.standing.move(DeploymentState.FAILED, reason)
             self._adopt()
             return math.inf  # the next one would be refused too
-        now = time.monotonic()
-        self._deaths = [*self._deaths, now][-BREAKER:]
-        verdict = self._judge(self._deaths, now)
+        verdict = self._deaths.at(time.monotonic())
         state = DeploymentState.FAILED if verdict.broken else DeploymentState.RESTARTING
         self.gate.shut("its engine died and is being restarted", 5 + round(verdict.pause))
         self.standing.move(state, f"{reason}; next start in {verdict.pause:g} s")
@@ -393,7 +391,3 @@ async def _exhaust(events: AsyncIterator[WorkerEvent]) -> None:
 
 def _describe(phase: Phase) -> str:
     return f"{phase.name}, {phase.done} of {phase.total}" if phase.total else phase.name
-
-
-def _exit(code: int) -> str:
-    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"

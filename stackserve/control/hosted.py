@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from pathlib import Path
 
-from stackserve.control.hosted_groups import HostedGroup, host_plan, read_hosted
+from stackserve.control.hosted_groups import HostedGroup, Locate, host_plan, read_hosted
 from stackserve.control.states import MOVES, DeploymentState, DeploymentStatus, Standing
 from stackserve.control.tasks import first_of
-from stackserve.errors import EngineFailed, ModelUnavailable
+from stackserve.control.update import in_words
 from stackserve.hosting.host import ModelHost
 from stackserve.hosting.models import HostedModel
 from stackserve.hosting.supervisor import WorkerState
@@ -19,8 +18,6 @@ from stackserve.routing.snapshot import GroupRoutes, Routes
 from stackserve.runtime_settings import RuntimeGroupSettings
 
 logger = logging.getLogger(__name__)
-
-Locate = Callable[[str], Path]
 
 
 class HostedDeployment:
@@ -81,7 +78,7 @@ class HostedDeployment:
             self._serve(group)
             self.standing.move(DeploymentState.STARTING, "starting the workers")
             self.gate.open(host)
-            await first_of(host.run(), self._watch(host), self._bring_pinned(host))
+            await first_of(host.run(), self._watch(host))
         except Exception:  # the root of a task: else the group would be gone without a word
             logger.exception("%s: its supervision broke", self.name)
             self.gate.shut("an internal error; the server's log says more")
@@ -130,15 +127,6 @@ class HostedDeployment:
         routes = GroupRoutes(self.gate, group.targets(), group.refused, address=self._address)
         self._routes.publish(self.name, routes)
 
-    async def _bring_pinned(self, host: ModelHost) -> None:
-        for model in host.models():
-            if model.source.pinned:
-                try:
-                    await host.loading.load(model)
-                except (ModelUnavailable, EngineFailed) as error:
-                    logger.error("%s: %s", self.name, error.message)
-        await asyncio.Event().wait()
-
     async def _watch(self, host: ModelHost) -> None:
         """Say of the group what is to be said of its workers."""
         while True:
@@ -183,4 +171,4 @@ def _difference(old: HostedGroup | None, new: HostedGroup) -> str:
         "removed": len(before.keys() - after.keys()),
         "refused": len(set(new.refused) - set(old.refused)),
     }
-    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    return in_words(counts)

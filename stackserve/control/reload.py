@@ -76,7 +76,7 @@ async def update_groups(deployments: Sequence[Deployment], settings: Settings) -
         deployment.want(offered[deployment.name])
     await asyncio.gather(*(each.settled() for each in live))
     return [
-        *(_done(each, before[each.name], offered[each.name]) for each in live),
+        *(_done(each, _changes(before[each.name], offered[each.name])) for each in live),
         *(_kept(each, kept[each.name]) for each in deployments if each.name in kept),
         *(_new(name) for name in written if name not in before),
     ]
@@ -113,19 +113,18 @@ async def _update(deployment: HostedDeployment, settings: RuntimeGroupSettings) 
     ]
     if fixed:
         return _kept(deployment, f"{', '.join(fixed)} changed; restart the server for it")
-    changes = await deployment.update(settings)
-    sentence = f"{changes or 'nothing changed'}; {deployment.status().served} served"
-    deployment.standing.note(sentence)
-    outcome = Outcome.UPDATED if changes else Outcome.UNCHANGED
-    return GroupUpdate(deployment.name, outcome, sentence)
+    return _done(deployment, await deployment.update(settings))
 
 
 def _new(name: str) -> GroupUpdate:
     return GroupUpdate(name, Outcome.NOT_LIVE, "it is new; restart the server to serve it")
 
 
-def _done(deployment: Deployment, old: StackedGroup | None, new: StackedGroup) -> GroupUpdate:
-    changes = difference(old, new) if old else "read anew"
+def _changes(old: StackedGroup | None, new: StackedGroup) -> str:
+    return difference(old, new) if old else "read anew"
+
+
+def _done(deployment: Deployment | HostedDeployment, changes: str) -> GroupUpdate:
     status = deployment.status()
     sentence = f"{changes or 'nothing changed'}; {status.served} served"
     if status.refused:

@@ -228,4 +228,9 @@ def difference(old: StackedGroup, new: StackedGroup) -> str:
             was.get(key) != will_be.get(key) for key in was.keys() | will_be.keys()
         ),
     }
+    return in_words(counts)
+
+
+def in_words(counts: Mapping[str, int]) -> str:
+    """`1 added, 2 removed`; empty when nothing happened."""
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count)

@@ -43,6 +43,13 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
             f"content-encoding {encoding!r} is not supported; send the JSON as it is",
             code="unsupported_encoding",
         )
+    return await read_limited(scope, receive, limit)
+
+
+async def read_limited(scope: Scope, receive: Receive, limit: int) -> bytes:
+    """The whole body, whatever it is; one that is announced as too large is not read at all. Raises
+    RequestRejected over `limit` bytes, ClientGone on a disconnect.
+    """
     announced = header(scope, b"content-length")
     if announced is not None and announced.isdecimal() and int(announced) > limit:
         raise _too_large(limit)

@@ -18,7 +18,7 @@ from starlette.routing import Route
 import stackserve
 from stackserve.control.states import DeploymentStatus
 from stackserve.edge.asgi import Receive, Scope, Send, header, send_whole
-from stackserve.edge.body import ClientGone, read_within
+from stackserve.edge.body import ClientGone, read_limited
 from stackserve.edge.errors import JSON, answer, error_body
 from stackserve.edge.health import readiness
 from stackserve.edge.oip_views import config, index_entry, metadata, statistics
@@ -33,7 +33,8 @@ from stackserve.errors import (
 from stackserve.hosting.host import ModelHost, Request
 from stackserve.hosting.models import HostedModel
 from stackserve.metrics import Metrics, RequestTimer
-from stackserve.routing.snapshot import Routes, RoutingSnapshot, Way
+from stackserve.routing.snapshot import Routes, Way, full_name
+from stackserve.runtimes.protocol import Answer
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ class Oip:
         for routes in self._routes.current.groups.values():
             if isinstance(host := routes.gate.endpoint, ModelHost):
                 named = [
-                    (_name(routes.address, target.group, target.key), model)
+                    (full_name(target) if routes.address else target.key, model)
                     for target in routes.targets
                     for model in host.versions(target.worker_model).values()
                 ]
@@ -177,12 +178,11 @@ class Oip:
         return 200, {}
 
     def _find(self, name: str, version: str | None) -> tuple[ModelHost, HostedModel]:
-        way = self._way(self._routes.current, name)
-        return _hosted(way, name, version)
+        return _hosted(self._way(name), name, version)
 
-    def _way(self, snapshot: RoutingSnapshot, name: str) -> Way:
+    def _way(self, name: str) -> Way:
         try:
-            return snapshot.resolve(name)
+            return self._routes.current.resolve(name)
         except UnknownModel:
             raise _unknown(name, None) from None
 
@@ -193,8 +193,10 @@ class Oip:
     ) -> None:
         with self._metrics.request("oip") as timer:
             try:
-                way = self._way(self._routes.current, name)
-                await self.infer(way, name, version, timer, scope, receive, send)
+                body = await read_limited(scope, receive, self._max_body)
+                reply, body = await self._ask(name, version, _request(name, scope, body), timer)
+                timer.first_byte()
+                await send_whole(send, reply.status, _headers(reply), body)
                 timer.outcome = "ok"
             except ClientGone:
                 timer.outcome = "disconnected"
@@ -203,51 +205,19 @@ class Oip:
                 timer.outcome = error.code
                 raise
 
-    async def infer(
-        self,
-        way: Way,
-        name: str,
-        version: str | None,
-        timer: RequestTimer,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        """Ask the model of a way, under the name that the client gave it, and pass its answer on."""
-        timer.name(way.target)
+    async def _ask(
+        self, name: str, version: str | None, request: Request, timer: RequestTimer
+    ) -> tuple[Answer, bytes]:
         if self._drain.begun:
             raise ShuttingDown("the server shuts down and takes no new requests")
+        way = self._way(name)
+        timer.name(way.target)
         with way.gate.enter(way.target.worker_model):
-            host, model = _hosted(way, name, version)
-            body = await read_within(receive, self._max_body, self._too_large())
-            request = Request(
-                name,
-                body,
-                _json_bytes(scope, body),
-                header(scope, b"content-encoding"),
-                _accepted(header(scope, b"accept-encoding")),
-            )
-            reply, body = await _in_time(host, model, request)
-        headers = [("content-type", JSON)]
-        if reply.json_bytes is not None:
-            headers = [
-                ("content-type", "application/octet-stream"),
-                ("inference-header-content-length", str(reply.json_bytes)),
-            ]
-        if reply.encoding is not None:
-            headers.append(("content-encoding", reply.encoding))
-        timer.first_byte()
-        await send_whole(send, reply.status, headers, body)
-
-    def _too_large(self) -> RequestRejected:
-        return RequestRejected(
-            f"the body is larger than {self._max_body} bytes (server.max_body_mib)",
-            code="body_too_large",
-        )
+            return await _in_time(*_hosted(way, name, version), request)
 
     async def _json(self, scope: Scope, receive: Receive) -> dict[str, Any]:
         """A body that is a JSON object, or nothing."""
-        body = await read_within(receive, self._max_body, self._too_large())
+        body = await read_limited(scope, receive, self._max_body)
         try:
             return msgspec.json.decode(body, type=dict[str, Any]) if body.strip() else {}
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -277,7 +247,7 @@ def _hosted(way: Way, name: str, version: str | None) -> tuple[ModelHost, Hosted
     return host, model
 
 
-async def _in_time(host: ModelHost, model: HostedModel, request: Request) -> Any:
+async def _in_time(host: ModelHost, model: HostedModel, request: Request) -> tuple[Answer, bytes]:
     limit = host.plan.infer_seconds
     try:
         async with asyncio.timeout(limit):
@@ -291,29 +261,48 @@ def _unknown(name: str, version: str | None) -> UnknownModel:
     return UnknownModel(f"Request for unknown model: {shown} is not found")
 
 
-def _name(address: str | None, group: str, key: str) -> str:
-    return key if address is None else f"{group}/{key}"
-
-
 def _check_method(method: str, wanted: str, path: str) -> None:
     if method != wanted:
         raise RequestRejected(f"{method} is not allowed on {path}", code="method_not_allowed")
 
 
-def _json_bytes(scope: Scope, body: bytes) -> int | None:
-    written = header(scope, HEADER_LENGTH)
+def _request(name: str, scope: Scope, body: bytes) -> Request:
+    encoding = header(scope, b"content-encoding")
+    encoding = None if encoding == "identity" else encoding
+    return Request(
+        name,
+        body,
+        _json_bytes(header(scope, HEADER_LENGTH), None if encoding else len(body)),
+        encoding,
+        _accepted(header(scope, b"accept-encoding")),
+    )
+
+
+def _json_bytes(written: str | None, most: int | None) -> int | None:
+    """The header's number, at most `most` if that is known."""
     if written is None:
         return None
-    packed = header(scope, b"content-encoding") not in (None, "identity")
     if not written.isascii() or not written.isdecimal() or len(written) > 10:
         raise RequestRejected(
             f"Inference-Header-Content-Length is {written[:32]!r}; give the bytes of the JSON part"
         )
-    if int(written) > len(body) and not packed:
+    if most is not None and int(written) > most:
         raise RequestRejected(
-            f"Inference-Header-Content-Length is {written}, and the body has {len(body)} bytes"
+            f"Inference-Header-Content-Length is {written}, and the body has {most} bytes"
         )
     return int(written)
+
+
+def _headers(reply: Answer) -> list[tuple[str, str]]:
+    headers = [("content-type", JSON)]
+    if reply.json_bytes is not None:
+        headers = [
+            ("content-type", "application/octet-stream"),
+            ("inference-header-content-length", str(reply.json_bytes)),
+        ]
+    if reply.encoding is not None:
+        headers.append(("content-encoding", reply.encoding))
+    return headers
 
 
 def _accepted(written: str | None) -> str | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import time
@@ -17,7 +16,7 @@ from stackserve.hosting.loading import Loading
 from stackserve.hosting.models import HostedModel, ModelSource, ModelState
 from stackserve.hosting.process import ProcessPlan, RuntimeProcess
 from stackserve.hosting.residency import blamed_again, keeps_memory
-from stackserve.hosting.room import MIB, Room
+from stackserve.hosting.room import MIB
 from stackserve.hosting.supervisor import Supervisor, WorkerStatus
 from stackserve.routing.gate import Hosted
 from stackserve.runtimes.protocol import Answer, Infer
@@ -83,9 +82,8 @@ class ModelHost(Hosted):
         self._changed = changed
         self._workers: dict[str, Supervisor] = {}
         self.hire(plan.workers)
-        self.loading = Loading(self._workers, plan.load_seconds)
-        self._room = Room(plan.budget, self._all, self.loading.unload, plan.room_seconds)
-        self.loading.room = self._room
+        self.loading = Loading(self._workers, self._all, plan.budget, plan.room_seconds)
+        self._room = self.loading.room
 
     # What there is
 
@@ -143,15 +141,20 @@ class ModelHost(Hosted):
         return model
 
     def serve(self, models: Iterable[HostedModel]) -> None:
-        """Have requests find these and no others. What is not found any more goes when it is idle."""
+        """Have requests find these and no others. What is not found any more goes when it is idle, and
+        what is pinned comes.
+        """
         kept: dict[str, dict[str, HostedModel]] = {}
         for model in models:
             kept.setdefault(model.source.key, {})[model.source.version] = model
         self._versions = kept
-        served = {model.number for versions in kept.values() for model in versions.values()}
+        served = set(self.models())
         for model in list(self._models.values()):
-            if model.number not in served:
+            if model not in served:
                 self._spawn(self._let_go(model))
+        for model in served:
+            if model.source.pinned and model.channel is None:
+                self._spawn(self._bring(model))
 
     async def _let_go(self, model: HostedModel) -> None:
         await self.loading.remove(model)
@@ -248,11 +251,14 @@ class ModelHost(Hosted):
         missed = [m for m in self._all() if m.source.runtime == runtime and m.wanted_back]
         for model in sorted(missed, key=lambda m: m.last_used, reverse=True):
             model.wanted_back = False
-            self._spawn(self._bring_back(model))
+            self._spawn(self._bring(model))
 
-    async def _bring_back(self, model: HostedModel) -> None:
-        with contextlib.suppress(ModelUnavailable, EngineFailed):
+    async def _bring(self, model: HostedModel) -> None:
+        """Without anybody who asks for it."""
+        try:
             await self.loading.bring(model)
+        except ModelUnavailable as error:
+            logger.error("%s: %s", self.plan.group, error.message)
 
     def _went(self, process: RuntimeProcess) -> None:
         """A worker cannot be asked any more, and its models are gone with it."""

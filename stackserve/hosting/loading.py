@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from stackserve.errors import ModelUnavailable
 from stackserve.hosting.channel import Channel, ChannelClosed
@@ -26,10 +26,16 @@ RETRY_SECONDS = 10.0
 class Loading:
     """Each model is loaded once, whoever asks meanwhile; several models are loaded side by side."""
 
-    def __init__(self, workers: Mapping[str, Supervisor], seconds: float) -> None:
-        self.room: Room
+    def __init__(
+        self,
+        workers: Mapping[str, Supervisor],
+        models: Callable[[], Iterable[HostedModel]],
+        budget: int,
+        room_seconds: float,
+    ) -> None:
+        """`models` are all that share the budget, in bytes."""
+        self.room = Room(budget, models, self.unload, room_seconds)
         self._workers = workers
-        self._seconds = seconds
 
     async def bring(self, model: HostedModel) -> Channel:
         """The way to a model that is in use: it is loaded if need be, and cannot go before its use ends.

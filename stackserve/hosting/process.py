@@ -13,13 +13,12 @@ from pathlib import Path
 
 import stackserve
 from stackserve.hosting.channel import Channel, ChannelClosed
-from stackserve.processes import kill
+from stackserve.processes import kill, resident_bytes
 from stackserve.runtimes.protocol import RuntimeSpec
 from stackserve.runtimes.recorder import Recorder, Work, make_recorder
-from stackserve.workers.process import Child, LogTail, start_child, worker_environment
+from stackserve.workers.process import Child, LogTail, how_ended, start_child, worker_environment
 
 MODULE = "stackserve.runtimes.worker"
-PAGE = os.sysconf("SC_PAGE_SIZE")
 STOP_GRACE_SECONDS = 0.2
 """It has nothing to tidy up."""
 
@@ -68,11 +67,7 @@ class RuntimeProcess:
 
     def rss(self) -> int:
         """Bytes of memory that the process holds now; 0 when it is gone."""
-        try:
-            with open(f"/proc/{self.pid}/statm", "rb") as file:
-                return int(file.read().split()[1]) * PAGE
-        except (OSError, IndexError):
-            return 0
+        return resident_bytes(self.pid)
 
     def works(self) -> list[Work]:
         """What it does with which models, or did when it died."""
@@ -84,8 +79,7 @@ class RuntimeProcess:
     async def ended(self) -> str:
         """Wait for its end; what it was, in words."""
         await self.channel.closed.wait()
-        code = await self._child.exited()
-        return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+        return how_ended(await self._child.exited())
 
 
 @asynccontextmanager

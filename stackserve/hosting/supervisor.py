@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from stackserve.hosting.process import NotStarted, ProcessPlan, RuntimeProcess, start_process
-from stackserve.workers.backoff import BREAKER, after_death
+from stackserve.workers.backoff import Deaths
 from stackserve.workers.process import LogTail
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Supervisor:
         self._went = went
         self._changed = changed
         self._tail = LogTail(logging.getLogger(log).info)
-        self._deaths: list[float] = []
+        self._deaths = Deaths()
         self._news = asyncio.Event()
         """Set, and replaced, when `process` or `state` changes."""
         self._renewal = asyncio.Event()
@@ -157,9 +157,7 @@ class Supervisor:
         task.add_done_callback(self._retiring.discard)
 
     def _died(self, reason: str, *, hopeless: bool = False) -> float:
-        now = time.monotonic()
-        self._deaths = [*self._deaths, now][-BREAKER:]
-        verdict = after_death(self._deaths, now)
+        verdict = self._deaths.at(time.monotonic())
         broken = verdict.broken or hopeless
         logger.error("the %s worker ended: %s", self.plan.runtime, reason)
         self._tell(

@@ -9,7 +9,6 @@ import contextlib
 import ctypes
 import gc
 import logging
-import os
 import resource
 import sys
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from stackserve.lifeline import end_with_gateway, read_spec
+from stackserve.processes import resident_bytes
 from stackserve.runtimes.base import ModelFiles, ModelRefused, Runtime
 from stackserve.runtimes.batching import Job
 from stackserve.runtimes.compression import inflate
@@ -51,8 +51,6 @@ CANNOT_START = 2
 
 SWITCH_SECONDS = 0.001
 """How long a thread may keep the interpreter while others want it; reading must not wait for long."""
-
-PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Worker:
@@ -174,12 +172,6 @@ class Worker:
             gc.collect()
             give_back_memory()
         self._link.send(Unloaded(message.id))
-
-
-def resident_bytes() -> int:
-    """Of this process."""
-    with open("/proc/self/statm", "rb") as file:
-        return int(file.read().split()[1]) * PAGE
 
 
 def give_back_memory() -> None:

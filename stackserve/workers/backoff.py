@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 FIRST_PAUSE = 0.5
@@ -19,6 +19,23 @@ class Verdict:
 
     pause: float
     broken: bool
+
+
+Judge = Callable[[Sequence[float], float], Verdict]
+"""What `after_death` is."""
+
+
+class Deaths:
+    """Those of one worker after the other. Keeps as many as can matter."""
+
+    def __init__(self, judge: Judge | None = None) -> None:
+        self._judge = judge or after_death
+        self._times: list[float] = []
+
+    def at(self, now: float) -> Verdict:
+        """One more; what to do after it."""
+        self._times = [*self._times, now][-BREAKER:]
+        return self._judge(self._times, now)
 
 
 def after_death(deaths: Sequence[float], now: float) -> Verdict:

@@ -132,6 +132,11 @@ class ProtocolBroken(Exception):
     """A worker reported something that is not an event."""
 
 
+def how_ended(code: int) -> str:
+    """A process's exit code, negative for a signal, in words."""
+    return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+
+
 class Child:
     """A running process. Made by `start_child`; its process group ends with the context."""
 

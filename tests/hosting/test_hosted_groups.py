@@ -10,6 +10,7 @@ import json
 import os
 import random
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,37 @@ async def test_a_pinned_model_stays_when_others_need_room(tmp_path: Path) -> Non
             assert (await ask(served, f"m{n}"))[0] == 200
         assert await _is_resident(host, "p")
         assert host.find("p").statistics.loads == 1  # type: ignore[union-attr]
+
+
+async def test_a_model_that_an_update_pins_comes_without_being_asked(tmp_path: Path) -> None:
+    async with running(fake_group(tmp_path / "1", a={})) as served:
+        await served.update(fake_group(tmp_path / "2", a={}, p={"member": {"pinned": True}}))
+        host = served.gateway.of_file()[0].gate.endpoint
+        await eventually(lambda: _is_resident(host, "p"))
+
+
+async def test_a_body_that_comes_slowly_keeps_nobody_out(tmp_path: Path) -> None:
+    group = fake_group(tmp_path, _={"max_in_flight": 1}, a={})
+    async with running(group) as served:
+        assert await _answers(served, "a")
+        begun, release = asyncio.Event(), asyncio.Event()
+
+        async def slow() -> AsyncIterator[bytes]:
+            body = json.dumps(question([1.0, 2.0])).encode()
+            yield body[:10]
+            begun.set()
+            await release.wait()
+            yield body[10:]
+
+        async def ask_slowly() -> int:
+            async with served.http.post("/v2/models/a/infer", data=slow()) as response:
+                return response.status
+
+        asking = asyncio.create_task(ask_slowly())
+        await begun.wait()
+        assert await _answers(served, "a")
+        release.set()
+        assert await asking == 200
 
 
 async def _is_resident(host: Any, key: str) -> bool:
