@@ -8,8 +8,8 @@ A plan on its standard input, little-endian: port u16, open loop u16, connection
 number of requests u32, length of the order u32; each request as length u32 and bytes; the order, u32
 each; in an open loop the times at which they are due, f64 seconds each. On its standard output: CPU
 seconds f64, elapsed seconds f64, number of answers u64; of all answers when they began and how long
-they took, f64 seconds, then the request, u32, and the status, i32 (0: none came); then every different
-answer: request u32, status i32, count u64, length u32, bytes.
+they took, f64 seconds, then the status, i32 (0: none came); then every different answer: request u32,
+status i32, count u64, length u32, bytes.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ PYTHON = (sys.executable, "-m", "benchmarks.http_load_python")
 PLAN = struct.Struct("<HHIdII")
 LENGTH = struct.Struct("<I")
 OUTCOME = struct.Struct("<ddQ")
+COLUMNS = ("<f8", "<f8", "<i4")
+"""Of all answers: when they began, how long they took, their status."""
 KIND = struct.Struct("<IiQI")
 
 NOT_KEPT = -1
@@ -92,10 +94,6 @@ class Kind:
     count: int
     answer: bytes
 
-    @property
-    def body(self) -> bytes:
-        return self.answer.partition(b"\r\n\r\n")[2]
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -105,7 +103,6 @@ class Outcome:
 
     began: Floats
     took: Floats
-    request: npt.NDArray[np.uint32]
     status: npt.NDArray[np.int32]
     kinds: tuple[Kind, ...]
     seconds: float
@@ -150,17 +147,17 @@ def read_outcome(written: bytes) -> Outcome:
     cpu, seconds, count = OUTCOME.unpack_from(written)
     at = OUTCOME.size
     columns = []
-    for kind in ("<f8", "<f8", "<u4", "<i4"):
-        columns.append(np.frombuffer(written, kind, count, at))
+    for datatype in COLUMNS:
+        columns.append(np.frombuffer(written, datatype, count, at))
         at += columns[-1].nbytes
-    began, took, request, status = columns
+    began, took, status = columns
     kinds = []
     while at < len(written):
         number, code, times, length = KIND.unpack_from(written, at)
         at += KIND.size
         kinds.append(Kind(number, code, times, written[at : at + length]))
         at += length
-    return Outcome(began, took, request, status, tuple(kinds), seconds, cpu / max(seconds, 1e-9))
+    return Outcome(began, took, status, tuple(kinds), seconds, cpu / max(seconds, 1e-9))
 
 
 @cache

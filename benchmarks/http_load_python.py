@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from benchmarks.http_load import KIND, LENGTH, NOT_KEPT, OUTCOME, PLAN, Plan
+from benchmarks.http_load import COLUMNS, KIND, LENGTH, NOT_KEPT, OUTCOME, PLAN, Plan
 
 MOST_KINDS = 64
 GRACE = 10.0
@@ -43,7 +43,7 @@ class Generator:
         self._next = 0
         self._connections = [Connection(self._connect()) for _ in range(plan.connections)]
         self._free = deque(self._connections)
-        self.answers: list[tuple[float, float, int, int]] = []
+        self.answers: list[tuple[float, float, int]] = []
         self.kinds: dict[Key, tuple[int, bytes]] = {}
         self._kinds_of = [0] * len(plan.requests)
 
@@ -123,7 +123,7 @@ class Generator:
         assert connection.since is not None
         took = time.monotonic() - connection.since
         request = connection.request
-        self.answers.append((connection.since - self._start, took, request, status))
+        self.answers.append((connection.since - self._start, took, status))
         key = (request, status, body)
         kept = bytes(connection.answer)
         if key not in self.kinds:
@@ -142,11 +142,10 @@ class Generator:
 
     def _give_up(self, when: float) -> None:
         """What was due and never sent has no answer."""
-        for number in range(self._next, len(self._times or ())):
-            assert self._times is not None
-            due = self._times[number]
-            self.answers.append((due, when - self._start - due, self._order[number], 0))
-            self._count((self._order[number], 0, b""), b"")
+        due = (self._times or [])[self._next :]
+        for since, request in zip(due, self._order[self._next :], strict=False):
+            self.answers.append((since, when - self._start - since, 0))
+            self._count((request, 0, b""), b"")
 
 
 def read_plan(written: bytes) -> Plan:
@@ -165,10 +164,10 @@ def read_plan(written: bytes) -> Plan:
 
 def encoded(generator: Generator, cpu: float, seconds: float) -> Iterator[bytes]:
     """The outcome as `http_load` reads it."""
-    columns = list(zip(*generator.answers, strict=True)) or [()] * 4
+    columns = list(zip(*generator.answers, strict=True)) or [()] * len(COLUMNS)
     yield OUTCOME.pack(cpu, seconds, len(generator.answers))
-    for column, kind in zip(columns, ("<f8", "<f8", "<u4", "<i4"), strict=True):
-        yield np.asarray(column, kind).tobytes()
+    for column, datatype in zip(columns, COLUMNS, strict=True):
+        yield np.asarray(column, datatype).tobytes()
     for (request, status, _), (count, answer) in generator.kinds.items():
         yield KIND.pack(request, status, count, len(answer)) + answer
 

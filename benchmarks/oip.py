@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -15,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.command import INTERRUPTED, measure_to_end
 from benchmarks.http_load import LoadFailed, best_generator
-from benchmarks.machine import provenance
+from benchmarks.machine import Provenance, provenance
 from benchmarks.oip_memory import all_bytes, sampled, workers_bytes
 from benchmarks.oip_models import CLASSES, WIDTH, write_small_model, write_zoo
 from benchmarks.oip_options import Options, parse
@@ -48,14 +46,7 @@ from benchmarks.oip_rounds import (
     throughput_turns,
     zipf_turns,
 )
-from benchmarks.oip_servers import (
-    ASK_SECONDS,
-    ServedModel,
-    Server,
-    ServerFailed,
-    Target,
-    running_server,
-)
+from benchmarks.oip_servers import ServedModel, Server, ServerFailed, Target, running_server
 from benchmarks.oip_targets import OURS, ours
 from benchmarks.progress import Steps, counted_steps
 from benchmarks.table import print_table
@@ -72,10 +63,11 @@ def main() -> int:
     if options.cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.cores])
     best_generator()
+    source = provenance()
     record = Record()
     measured = targets_of(options, record)
     finished = measure_to_end(NAME, partial(_measure, options, measured, record))
-    _report(options, record)
+    _report(options, source, record)
     for target, failure in record.failures.items():
         print(f"{NAME}: {target}: {failure}", file=sys.stderr)
     return int(not record.complete) if finished else INTERRUPTED
@@ -197,13 +189,11 @@ def _take(turns: Iterator[Reading], record: Record, steps: Steps) -> None:
 
 
 def _version(server: Server) -> str:
-    with urllib.request.urlopen(f"{server.address}/v2", timeout=ASK_SECONDS) as answer:
-        told = json.load(answer)
+    told = server.told("/v2")
     return f"{told.get('name')} {told.get('version')}"
 
 
-def _report(options: Options, record: Record) -> None:
-    source = provenance()
+def _report(options: Options, source: Provenance, record: Record) -> None:
     results = options.out / "results.json"
     settings = asdict(options) | {
         "peers": str(options.peers),

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from stackserve.processes import resident_bytes
+
 PROC = Path("/proc")
-PAGE = os.sysconf("SC_PAGE_SIZE")
 TICKS = os.sysconf("SC_CLK_TCK")
 SAMPLE_SECONDS = 0.05
 
@@ -48,16 +49,8 @@ def descendants(process: int, parent_of: dict[int, int]) -> Iterable[int]:
 
 def parents() -> dict[int, int]:
     """The parent of every process."""
-    found = {}
-    for entry in PROC.iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            fields = (entry / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue  # it has just ended
-        found[int(entry.name)] = int(fields[1])
-    return found
+    processes = [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()]
+    return {process: int(fields[1]) for process in processes if (fields := _fields(process))}
 
 
 def cpu_seconds(server: int) -> float:
@@ -74,18 +67,16 @@ def machine_seconds() -> float:
 
 
 def _ticks(process: int) -> int:
+    fields = _fields(process)
+    return int(fields[11]) + int(fields[12]) if fields else 0
+
+
+def _fields(process: int) -> list[str]:
+    """Those of its `stat` that follow its name; none when it has just ended."""
     try:
-        fields = (PROC / str(process) / "stat").read_text().rpartition(")")[2].split()
+        return (PROC / str(process) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return 0  # it has just ended
-    return int(fields[11]) + int(fields[12])
-
-
-def resident_bytes(process: int) -> int:
-    try:
-        return int((PROC / str(process) / "statm").read_text().split()[1]) * PAGE
-    except (OSError, IndexError):
-        return 0
+        return []
 
 
 @contextmanager

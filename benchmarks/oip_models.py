@@ -100,8 +100,8 @@ def _write(
         [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["rows", outputs])],
         [numpy_helper.from_array(values, name) for name, values in initial.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)])
-    model.ir_version = IR_VERSION
+    opset = helper.make_opsetid("", OPSET)
+    model = helper.make_model(graph, opset_imports=[opset], ir_version=IR_VERSION)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MODEL_FILE).write_bytes(model.SerializeToString())
 

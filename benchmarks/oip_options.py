@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.flags import Parser, default_folder, folder, names_of, whole_number
-from benchmarks.oip_peers import DEFAULT_FOLDER
+from benchmarks.oip_peers import DEFAULT_FOLDER, PEERS
+from benchmarks.oip_targets import OURS
 
 PARTS = ("small", "zipf")
+TARGETS = (OURS, *(each.name for each in PEERS))
 ZOO_MODELS = 200
 ZOO_MEMORY_MIB = 360
 """20 of them, as the ONNX runtime estimates them: 17.9 MiB each at the height of loading."""
@@ -48,9 +50,6 @@ class Options:
     zoo_memory_mib: int
     zoo_peers: bool
     out: Path
-
-
-TARGETS = ("stackserve", "MLServer", "Triton")
 
 
 def parse(arguments: Sequence[str] | None = None) -> Options:

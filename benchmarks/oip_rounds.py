@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-import urllib.request
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
-from benchmarks.http_load import Outcome, Plan, poisson_times, put_load
+from benchmarks.http_load import Floats, Outcome, Plan, poisson_times, put_load
 from benchmarks.oip_answers import OK, Verdict, judge
 from benchmarks.oip_memory import cpu_seconds, machine_seconds
 from benchmarks.oip_models import (
@@ -21,7 +20,7 @@ from benchmarks.oip_models import (
     zipf_order,
     zoo_requests,
 )
-from benchmarks.oip_servers import ASK_SECONDS, Server
+from benchmarks.oip_servers import Server
 
 CONNECTIONS = 16
 SPARE_CONNECTIONS = 64
@@ -96,9 +95,10 @@ def throughput_turns(servers: Sequence[Server], rounds: int, seconds: float) -> 
     for number in range(rounds):
         for cell in CELLS:
             requests = small_requests(cell.model, cell.rows, cell.encoding)
+            order = random_order(len(requests), ORDER, seed=number)
             for server in in_turn(servers, number):
                 if cell.encoding in server.target.encodings:
-                    plan = closed_plan(server, requests, seconds, seed=number)
+                    plan = plan_of(server, requests, seconds, order)
                     yield read(THROUGHPUT, cell.title, server, number, requests, plan)
 
 
@@ -113,8 +113,10 @@ def half_load_turns(
                 rate = rates.get((cell.title, server.name))
                 if rate is None:
                     continue
+                times = poisson_times(rate / 2, WARM_SECONDS + seconds, seed=number)
+                order = random_order(len(requests), len(times), seed=number)
+                plan = plan_of(server, requests, seconds, order, times)
                 before = worker_time(server, cell.model)
-                plan = open_plan(server, requests, rate / 2, seconds, seed=number)
                 reading = read(HALF_LOAD, cell.title, server, number, requests, plan)
                 yield with_own(reading, before, worker_time(server, cell.model))
 
@@ -128,8 +130,7 @@ def zipf_turns(
     for number in range(rounds):
         mine = order[number * ORDER : (number + 1) * ORDER]
         for server in in_turn(servers, number):
-            sent = [each.sent for each in requests]
-            plan = Plan(server.port, CONNECTIONS, WARM_SECONDS + seconds, sent, mine)
+            plan = plan_of(server, requests, seconds, mine)
             yield read(ZIPF, ZIPF, server, number, requests, plan)
 
 
@@ -139,19 +140,22 @@ def in_turn(servers: Sequence[Server], number: int) -> Sequence[Server]:
     return (*servers[first:], *servers[:first])
 
 
-def closed_plan(server: Server, requests: Sequence[Request], seconds: float, seed: int) -> Plan:
-    sent = [each.sent for each in requests]
-    order = np.random.default_rng(seed).integers(0, len(sent), ORDER).astype(np.uint32)
-    return Plan(server.port, CONNECTIONS, WARM_SECONDS + seconds, sent, order)
+def random_order(requests: int, length: int, seed: int) -> npt.NDArray[np.uint32]:
+    """Indices of the requests, each as likely as the others."""
+    return np.random.default_rng(seed).integers(0, requests, length).astype(np.uint32)
 
 
-def open_plan(
-    server: Server, requests: Sequence[Request], rate: float, seconds: float, seed: int
+def plan_of(
+    server: Server,
+    requests: Sequence[Request],
+    seconds: float,
+    order: npt.NDArray[np.uint32],
+    times: Floats | None = None,
 ) -> Plan:
+    """For `seconds` after the warm-up; with `times` an open loop."""
+    connections = CONNECTIONS if times is None else SPARE_CONNECTIONS
     sent = [each.sent for each in requests]
-    times = poisson_times(rate, WARM_SECONDS + seconds, seed)
-    order = np.random.default_rng(seed).integers(0, len(sent), len(times)).astype(np.uint32)
-    return Plan(server.port, SPARE_CONNECTIONS, WARM_SECONDS + seconds, sent, order, times)
+    return Plan(server.port, connections, WARM_SECONDS + seconds, sent, order, times)
 
 
 def read(
@@ -199,9 +203,8 @@ def worker_time(server: Server, model: str) -> WorkerTime | None:
     """As /v2/models/{m}/stats tells it; None where there is none."""
     if not server.target.has_statistics:
         return None
-    address = f"{server.address}/v2/models/{model}/stats"
-    with urllib.request.urlopen(address, timeout=ASK_SECONDS) as answer:
-        stats = json.load(answer)["model_stats"][0]["inference_stats"]
+    told = server.told(f"/v2/models/{model}/stats")
+    stats = told["model_stats"][0]["inference_stats"]
     nanoseconds = sum(int(stats[name]["ns"]) for name in WORKERS_OWN)
     return WorkerTime(int(stats["success"]["count"]), nanoseconds / 1e9)
 
@@ -210,7 +213,7 @@ def with_own(reading: Reading, before: WorkerTime | None, after: WorkerTime | No
     if before is None or after is None or after.requests == before.requests:
         return reading
     own = (after.seconds - before.seconds) / (after.requests - before.requests)
-    return Reading(**vars(reading) | {"own": own})
+    return replace(reading, own=own)
 
 
 def most_taken(readings: Sequence[Reading]) -> dict[tuple[str, str], float]:

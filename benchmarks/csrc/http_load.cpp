@@ -93,7 +93,6 @@ struct Kind {
 
 struct Outcome {
     std::vector<double> begun, took;
-    std::vector<uint32_t> request;
     std::vector<int32_t> status;  // 0: no answer
     std::vector<std::unordered_map<std::string, Kind>> kinds;  // by request, then by status and body
 };
@@ -127,8 +126,8 @@ class Generator {
         const double end = start_ + plan_.seconds;
         std::vector<epoll_event> events(64);
         while (true) {
+            send_due(end);
             double now = monotonic();
-            if (now < end || plan_.open) send_due(now, end);
             const bool sent_all = plan_.open ? next_ == plan_.order.size() : now >= end;
             if (sent_all && free_.size() == connections_.size()) break;
             if (now > end + kGraceSeconds) break;
@@ -172,9 +171,10 @@ class Generator {
         epoll_ctl(epoll_, EPOLL_CTL_ADD, connection.fd, &event);
     }
 
-    void send_due(double now, double end) {
+    void send_due(double end) {
         while (!free_.empty()) {
-            double since = now = monotonic();
+            const double now = monotonic();
+            double since = now;
             if (plan_.open) {
                 if (next_ == plan_.order.size()) return;
                 since = start_ + plan_.times[next_];  // waiting for a connection counts too
@@ -233,7 +233,6 @@ class Generator {
         Connection& connection = connections_[which];
         outcome_.begun.push_back(connection.since - start_);
         outcome_.took.push_back(now - connection.since);
-        outcome_.request.push_back(connection.request);
         outcome_.status.push_back(status);
         auto& kinds = outcome_.kinds[connection.request];
         auto found = kinds.find(key);
@@ -260,7 +259,6 @@ class Generator {
         for (; plan_.open && next_ < plan_.order.size(); next_++) {
             outcome_.begun.push_back(plan_.times[next_]);
             outcome_.took.push_back(end + kGraceSeconds - start_ - plan_.times[next_]);
-            outcome_.request.push_back(plan_.order[next_]);
             outcome_.status.push_back(0);
             outcome_.kinds[plan_.order[next_]].emplace("0 ", Kind{0, 0, ""}).first->second.count++;
         }
@@ -293,7 +291,6 @@ int main() {
     give(static_cast<uint64_t>(outcome.begun.size()));
     give_many(outcome.begun);
     give_many(outcome.took);
-    give_many(outcome.request);
     give_many(outcome.status);
     for (uint32_t request = 0; request < outcome.kinds.size(); request++) {
         for (const auto& entry : outcome.kinds[request]) {

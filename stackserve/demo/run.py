@@ -8,7 +8,6 @@ import json
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import aiohttp
 from rich.console import Console
@@ -19,6 +18,7 @@ from stackserve.configfile import load_settings
 from stackserve.console import console, show_start
 from stackserve.control.states import DeploymentState
 from stackserve.demo.behaviours import BEHAVIOURS
+from stackserve.demo.configs import packaged_config
 from stackserve.serve import open_server
 
 DEFAULT_PORT = 8000
@@ -58,7 +58,7 @@ async def run_demo(
     *, once: bool, question: str, host: str | None, port: int | None, log_level: str, verbose: bool
 ) -> int:
     """Print the answers of all models; then serve until Ctrl-C, or exit: 0 only if all came."""
-    file = demo_config()
+    file = packaged_config("demo.yaml")
     host = host or "127.0.0.1"
     if port is None:
         port = 0 if once else _free_port(host, DEFAULT_PORT)
@@ -82,12 +82,6 @@ async def run_demo(
             _print_snippets(url)
         await serving
     return 0 if complete else 1
-
-
-def demo_config() -> Path:
-    """The demo's configuration: beside this file in a wheel, in configs/ in a clone."""
-    packaged = Path(__file__).with_name("demo.yaml")
-    return packaged if packaged.exists() else Path(__file__).parents[2] / "configs" / "demo.yaml"
 
 
 async def ask_all(url: str, keys: Sequence[str], question: str) -> list[Answer | None]:

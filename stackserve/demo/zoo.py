@@ -18,6 +18,7 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
+from stackserve.demo.configs import packaged_config
 from stackserve.demo.flowers import FLOWERS, write_tenant
 from stackserve.demo.progress import Report, console_report
 from stackserve.errors import ConfigError, StackserveError
@@ -103,19 +104,13 @@ def _write_folders(
 
 def _write_config(root: Path) -> Path:
     """Its paths are relative, since it lies beside the models."""
-    shown = _packaged_config().read_text("utf-8").replace(_PLACE, "")
+    shown = packaged_config("heterogeneous.yaml").read_text("utf-8").replace(_PLACE, "")
     keys = sorted(path.name for path in (root / "tenants").iterdir())
     lines = [f"      - {{ key: {key}, path: tenants/{key} }}\n" for key in keys]
     fresh = root / f"{_WORK}{os.getpid()}"
     fresh.write_text(shown + _TENANTS + "".join(lines), "utf-8")
     sync(fresh)
     return fresh.replace(root / CONFIG)
-
-
-def _packaged_config() -> Path:
-    name = "heterogeneous.yaml"
-    packaged = Path(__file__).with_name(name)
-    return packaged if packaged.exists() else Path(__file__).parents[2] / "configs" / name
 
 
 def _check_libraries() -> None:

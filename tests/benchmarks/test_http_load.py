@@ -75,7 +75,10 @@ def opened(port: int, times: Sequence[float], connections: int = 1) -> Plan:
 
 
 def counts(outcome: Outcome) -> dict[tuple[int, int, bytes], int]:
-    return {(kind.request, kind.status, kind.body): kind.count for kind in outcome.kinds}
+    return {
+        (kind.request, kind.status, kind.answer.partition(b"\r\n\r\n")[2]): kind.count
+        for kind in outcome.kinds
+    }
 
 
 def test_a_closed_loop_keeps_every_connection_busy_and_counts_each_answer(
