@@ -28,6 +28,11 @@ class AdapterSpec(msgspec.Struct, frozen=True):
     """Always on the device."""
 
 
+def key_of(worker_model: str) -> str:
+    """The inference key in a name `key@digest`; the name itself without a digest."""
+    return worker_model.rpartition("@")[0] or worker_model
+
+
 class WorkerSpec(msgspec.Struct, frozen=True):
     """All that an engine worker needs to start. `options` are its engine's, by name."""
 
@@ -52,6 +57,7 @@ class AdapterFailed(msgspec.Struct, frozen=True, tag=True):
 
     key: str
     message: str
+    """Of `MAX_MESSAGE` characters at most."""
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -66,6 +72,8 @@ class Ready(msgspec.Struct, frozen=True, tag=True):
 
 
 WorkerEvent = Phase | AdapterFailed | Ready
+
+MAX_MESSAGE = 2000
 
 SCHEDULER = "stackserve.engine.scheduler.AdapterScheduler"
 """An engine's scheduler, by name: the gateway imports no engine."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from stackserve.adapters.architecture import BaseArchitecture
 from stackserve.adapters.codes import Code
-from stackserve.adapters.features import check_init, check_task, is_set, unknown_field, unsupported
+from stackserve.adapters.features import check_init, check_known, check_task, is_set, unsupported
 from stackserve.adapters.folder import (
     CONFIG_FILE,
     WEIGHTS_FILE,
@@ -112,9 +112,7 @@ def _check_fields(fields: Mapping[str, object]) -> None:
     for field in REFUSED & fields.keys():
         if is_set(field, fields[field]):
             raise unsupported(field, fields[field], RETRAIN)
-    for field in fields.keys() - OF_ALL - FIELDS[kind] - REFUSED:
-        if fields[field] not in (None, False, [], {}):
-            raise unknown_field(field, fields[field])
+    check_known(fields, OF_ALL | FIELDS[kind] | REFUSED)
     _check_names(fields)
 
 

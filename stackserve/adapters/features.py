@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from stackserve.adapters.codes import Code
 from stackserve.adapters.folder import CONFIG_FILE
@@ -59,10 +59,10 @@ def check_features(fields: Mapping[str, object]) -> None:
     for field, remedy in REFUSED_IF_SET.items():
         if is_set(field, fields.get(field)):
             raise unsupported(field, fields[field], remedy)
-    known = HARMLESS | REFUSED_IF_SET.keys() | {"peft_type", "task_type", "bias"}
-    for field in fields.keys() - known - {"init_lora_weights"}:
-        if fields[field] not in (None, False, [], {}):
-            raise unknown_field(field, fields[field])
+    known = (
+        HARMLESS | REFUSED_IF_SET.keys() | {"peft_type", "task_type", "bias", "init_lora_weights"}
+    )
+    check_known(fields, known)
 
 
 def _check_kind(fields: Mapping[str, object]) -> None:
@@ -107,10 +107,12 @@ def unsupported(field: str, value: object, remedy: str) -> ArtifactRejected:
     )
 
 
-def unknown_field(field: str, value: object) -> ArtifactRejected:
-    """The refusal of what may change the answer."""
-    return ArtifactRejected(
-        Code.CONFIG_UNKNOWN_FIELD,
-        f"{shown(field)} in {CONFIG_FILE} is {shown(value)}, a field not known to this version;"
-        " remove it if it does not change what the adapter computes.",
-    )
+def check_known(fields: Mapping[str, object], known: Set[str]) -> None:
+    """Refuse every other field that is set: it may change the answer."""
+    for field in fields.keys() - known:
+        if fields[field] not in (None, False, [], {}):
+            raise ArtifactRejected(
+                Code.CONFIG_UNKNOWN_FIELD,
+                f"{shown(field)} in {CONFIG_FILE} is {shown(fields[field])}, a field not known to"
+                " this version; remove it if it does not change what the adapter computes.",
+            )

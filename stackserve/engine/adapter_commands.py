@@ -9,7 +9,8 @@ import msgspec
 
 from stackserve import protocol
 from stackserve.engine import compat_adapters as compat
-from stackserve.engine.tiers import Adapter, Tier, key_of
+from stackserve.engine.tiers import Adapter, Tier
+from stackserve.protocol import key_of
 
 if TYPE_CHECKING:
     from stackserve.engine.scheduler import AdapterScheduler

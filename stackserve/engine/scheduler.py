@@ -24,12 +24,13 @@ from stackserve.engine.adapter_host import AdapterHost, MemoryHost, StageFailed,
 from stackserve.engine.adapter_slots import slots_of_worker
 from stackserve.engine.fairness import FairShares
 from stackserve.engine.kv_hygiene import CleanBlocks
-from stackserve.engine.meters import AdapterMeters
 from stackserve.engine.queues import AdapterQueues, Batch, adapter_of
 from stackserve.engine.residency import BASE, Residency
 from stackserve.engine.scheduling_options import SchedulingOptions
 from stackserve.engine.slot_policy import PolicySettings
-from stackserve.engine.tiers import Work, key_of
+from stackserve.engine.tiers import Work
+from stackserve.meters import AdapterMeters
+from stackserve.protocol import key_of
 
 
 @dataclass(slots=True)

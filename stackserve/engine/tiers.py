@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from stackserve.protocol import key_of
+
 HALF_LIFE = 60.0
 """Seconds after which a request counts half towards an adapter's expected reuse."""
 
@@ -118,8 +120,3 @@ class Observer(Protocol):
     def load_failed(self, key: str) -> None: ...
     def evicted(self, key: str, tier: str) -> None: ...
     def drained(self, key: str) -> None: ...
-
-
-def key_of(name: str) -> str:
-    """The inference key in a name `key@digest`; the name itself without a digest."""
-    return name.rpartition("@")[0] or name

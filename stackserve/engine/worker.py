@@ -9,12 +9,11 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stackserve.lifeline import Events, take_spec
-from stackserve.protocol import AdapterFailed, Phase, Ready, WorkerSpec
+from stackserve.protocol import MAX_MESSAGE, AdapterFailed, Phase, Ready, WorkerSpec, key_of
 
 if TYPE_CHECKING:
     from stackserve.engine.adapter_registry import AdapterRegistry
@@ -23,10 +22,7 @@ ENGINE_DIED = 70
 """Exit code when vLLM's engine process is gone (EX_SOFTWARE)."""
 
 KV_CACHE_BYTES_ON_CPU = 2**30
-MAX_MESSAGE = 2000
 LOOK_SECONDS = 0.25
-KEEP_ALIVE_SECONDS = 3600
-"""Longer than the gateway keeps an idle connection, so that only the gateway closes them."""
 
 
 def main() -> None:
@@ -43,7 +39,6 @@ async def _serve(spec: WorkerSpec, events: Events) -> int:
     from stackserve.engine import compat, compat_adapters, compat_cpu
     from stackserve.engine.adapter_registry import AdapterRegistry
     from stackserve.engine.adapter_routes import add_adapter_routes
-    from stackserve.engine.tiers import key_of
 
     arguments = compat.parse_engine_options(spec.options)
     compat_cpu.bound_kv_cache_on_cpu(arguments, KV_CACHE_BYTES_ON_CPU)
@@ -72,28 +67,10 @@ async def _load_adapters(spec: WorkerSpec, registry: AdapterRegistry, events: Ev
 
 async def _answer(spec: WorkerSpec, app: Any, engine: Any, on_ready: Any) -> int:
     """Serve HTTP on the socket until SIGTERM (0) or the engine's death (`ENGINE_DIED`)."""
-    import uvicorn
-
     from stackserve.engine import compat
+    from stackserve.socket_server import SocketServer
 
-    class Server(uvicorn.Server):
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield  # signals are ours
-
-        async def startup(self, sockets: Any = None) -> None:
-            await super().startup(sockets)
-            on_ready()
-
-    config = uvicorn.Config(
-        app,
-        uds=spec.socket,
-        log_level="warning",
-        access_log=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=1,
-    )
-    server = Server(config)
+    server = SocketServer(app, spec.socket, on_ready)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

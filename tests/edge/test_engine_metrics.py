@@ -10,7 +10,7 @@ import pytest
 from stackserve.edge.engine_metrics import engine_metrics
 from stackserve.edge.oip_metrics import OF_HOSTS, OF_MODELS
 from stackserve.edge.router_metrics import router_metrics
-from stackserve.engine.meters import AdapterMeters
+from stackserve.meters import AdapterMeters
 from stackserve.metrics import Metrics as GatewayMetrics
 from stackserve.protocol import OTHER_KEY, AdapterFacts, AdaptersSnapshot, ResidencyFacts
 from tests.edge.prometheus import Metrics

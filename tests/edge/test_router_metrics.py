@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from stackserve.edge.router_metrics import MOST_WAITING, router_metrics
-from stackserve.engine.meters import AdapterMeters
+from stackserve.meters import AdapterMeters
 from stackserve.protocol import AdapterFacts, AdaptersSnapshot, ResidencyFacts
 from tests.edge.prometheus import Metrics
 

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 
 from stackserve.engine.adapter_registry import AdapterRegistry, Ask
 from stackserve.engine.adapter_routes import add_adapter_routes
-from stackserve.engine.meters import AdapterMeters
+from stackserve.meters import AdapterMeters
 from stackserve.protocol import ADAPTERS_PATH, AdaptersSnapshot
 
 

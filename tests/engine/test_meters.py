@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stackserve.engine.meters import AdapterMeters
+from stackserve.meters import AdapterMeters
 from stackserve.protocol import (
     GAP_BOUNDS,
     OTHER_KEY,

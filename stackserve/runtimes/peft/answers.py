@@ -51,7 +51,7 @@ class Choice:
     def add(self, piece: Piece) -> None:
         """The next part of it."""
         self.text += piece.text
-        self.tokens += piece.tokens
+        self.tokens += 1
         self.finish = piece.finish
         if piece.logprob is not None:
             self.logprobs.append(piece.logprob)

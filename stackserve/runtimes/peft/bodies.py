@@ -87,7 +87,7 @@ class CompletionBody(Body, frozen=True, kw_only=True):
     add_special_tokens: bool = True
 
 
-B = ChatBody | CompletionBody
+AnyBody = ChatBody | CompletionBody
 
 
 def read_chat(raw: bytes) -> ChatBody:
@@ -123,7 +123,7 @@ def _refuse(fields: Mapping[str, Any]) -> None:
 
 
 def sampling_of(
-    body: B, defaults: Mapping[str, float], prompt_tokens: int, max_model_len: int
+    body: AnyBody, defaults: Mapping[str, float], prompt_tokens: int, max_model_len: int
 ) -> Sampling:
     """A request's wishes, those of the base where it has none. Raises BadRequest when its prompt and
     answer have no room.
@@ -169,7 +169,7 @@ def _stop(stop: str | list[str] | None) -> tuple[str, ...]:
     return tuple(strings)
 
 
-def _top_logprobs(body: B) -> int | None:
+def _top_logprobs(body: AnyBody) -> int | None:
     if isinstance(body, CompletionBody):
         return body.logprobs
     if body.top_logprobs and not body.logprobs:

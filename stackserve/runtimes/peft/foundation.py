@@ -34,6 +34,11 @@ class Foundation:
     defaults: Mapping[str, float]
     device: torch.device
 
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that the model knows, which may be more than the tokenizer's."""
+        return int(self.model.get_input_embeddings().num_embeddings)
+
 
 def load_foundation(folder: Path, dtype: str, max_model_len: int | None) -> Foundation:
     """Read a base in Hugging Face's layout, safetensors alone, and run none of its code.

@@ -18,10 +18,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from stackserve.protocol import AdaptersSnapshot
+from stackserve.meters import AdapterMeters
+from stackserve.protocol import AdaptersSnapshot, key_of
 from stackserve.runtimes.peft.adapters import AdapterRefused
 from stackserve.runtimes.peft.batch import Batch
-from stackserve.runtimes.peft.counting import Counting
 from stackserve.runtimes.peft.residency import Adapters, UnknownModel
 from stackserve.runtimes.peft.rows import Row
 
@@ -65,10 +65,10 @@ class Generation:
     """Runs until its process ends."""
 
     def __init__(
-        self, adapters: Adapters, counting: Counting, most_rows: int, *, pads: bool
+        self, adapters: Adapters, meters: AdapterMeters, most_rows: int, *, pads: bool
     ) -> None:
         self.adapters = adapters
-        self._counting = counting
+        self._meters = meters
         self._most_rows = most_rows
         self._pads = pads
         self._inbox: queue.SimpleQueue[Row | _Job] = queue.SimpleQueue()
@@ -93,7 +93,7 @@ class Generation:
         """All that is counted. In the thread alone."""
         running = Counter(row.model for b in self._running for row in b.rows if not row.done)
         waiting = Counter(row.model for row in self._waiting)
-        return self._counting.snapshot(self.adapters.facts(running, waiting))
+        return self._meters.snapshot(self.adapters.facts(running, waiting))
 
     def _run(self) -> None:
         try:
@@ -114,13 +114,13 @@ class Generation:
             if isinstance(item, _Job):
                 item.do()
             else:
-                self._counting.of(item.model).arrived += 1
+                self._meters.arrived(key_of(item.model))
                 self._waiting.append(item)
 
     def _begin_batches(self) -> None:
         for row in self._waiting:
             if row.cancelled:
-                self._counting.finished(row.model, "abort")
+                self._meters.finished(key_of(row.model), "abort")
         self._waiting = [row for row in self._waiting if not row.cancelled]
         while self._waiting:
             room = self._most_rows - sum(len(batch.rows) for batch in self._running)
@@ -147,7 +147,7 @@ class Generation:
         self._waiting = [row for row in self._waiting if row not in rows]
         now = time.monotonic()
         for row in rows:
-            self._counting.began(name, now - row.arrived, len(row.prompt))
+            self._meters.admitted(key_of(name), now - row.arrived, len(row.prompt))
         self._running.append(Batch(model, rows))
         return True
 
@@ -155,7 +155,7 @@ class Generation:
         self._waiting = [row for row in self._waiting if row not in rows]
         for row in rows:
             row.fail(message, status)
-            self._counting.finished(row.model, "error")
+            self._meters.finished(key_of(row.model), "error")
 
     def _step(self, batch: Batch) -> bool:
         """A token for each of its rows; whether it goes on."""
@@ -167,17 +167,16 @@ class Generation:
             batch.fail(f"{type(error).__name__}: {error}")
             goes_on = False
         for row, tokens in zip(batch.rows, before, strict=True):
-            self._count(row, len(row.answer) > tokens)
+            if len(row.answer) > tokens:
+                self._count_token(row)
         if not goes_on:
             self.adapters.give_back(batch.model)
             for row in batch.rows:
-                self._counting.finished(row.model, row.outcome)
+                self._meters.finished(key_of(row.model), row.outcome)
         return goes_on
 
-    def _count(self, row: Row, has_token: bool) -> None:
-        if not has_token:
-            return
+    def _count_token(self, row: Row) -> None:
         now = time.monotonic()
-        first = row.last is None
-        self._counting.token(row.model, now - (row.last or row.arrived), first=first)
+        ttft, gap = (now - row.arrived, None) if row.last is None else (None, now - row.last)
+        self._meters.generated(key_of(row.model), 1, ttft=ttft, gap=gap)
         row.last = now

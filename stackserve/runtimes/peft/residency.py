@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stackserve.meters import AdapterMeters
 from stackserve.protocol import AdapterFacts, AdapterSpec, ResidencyFacts
 from stackserve.runtimes.peft.adapters import AdapterRefused
-from stackserve.runtimes.peft.counting import Counting
-
-logger = logging.getLogger(__name__)
 
 Load = Callable[[Path], Any]
 """From an adapter's folder to a model. Raises AdapterRefused."""
@@ -23,21 +21,29 @@ class UnknownModel(Exception):
     """No model has that name here."""
 
 
+@dataclass(frozen=True)
+class _Resident:
+    """An adapter in memory, and the bytes of the tensors that are its own."""
+
+    model: Any
+    num_bytes: int
+
+
 class Adapters:
     """Of the generation thread alone. A model in use keeps its slot, a pinned one too."""
 
     def __init__(
-        self, base_name: str, base: Any, slots: int, load: Load, counting: Counting
+        self, base_name: str, base: Any, slots: int, load: Load, meters: AdapterMeters
     ) -> None:
         self._base_name, self._base = base_name, base
         self._slots = slots
         self._load = load
-        self._counting = counting
+        self._meters = meters
         self._known: dict[str, AdapterSpec] = {}
-        self._resident: dict[str, Any] = {}
+        self._resident: dict[str, _Resident] = {}
         """In order of use, the last used one last."""
         self._in_use: Counter[str] = Counter()
-        self._base_storage = _storage(base)
+        self._of_the_base = frozenset(map(id, base.parameters()))
 
     def know(self, specs: Iterable[AdapterSpec]) -> None:
         """Let requests name them; each is loaded when it is first asked for."""
@@ -52,9 +58,9 @@ class Adapters:
         Raises AdapterRefused, after which nothing has changed.
         """
         if spec.worker_model not in self._known:
-            model = self._loaded(spec)
+            resident = self._loaded(spec)
             if self._make_room():
-                self._resident[spec.worker_model] = model
+                self._resident[spec.worker_model] = resident
         self._known[spec.worker_model] = spec
 
     def forget(self, name: str) -> None:
@@ -73,17 +79,17 @@ class Adapters:
             return self._base
         if name not in self._known:
             raise UnknownModel(name)
-        numbers = self._counting.of(name)
+        spec = self._known[name]
         if name in self._resident:
-            numbers.hits += 1
+            self._meters.hit(spec.key)
         elif not self._make_room():
             return None
         else:
-            numbers.deferred += 1
-            self._resident[name] = self._loaded(self._known[name])
-        self._resident[name] = model = self._resident.pop(name)
+            self._meters.deferred(spec.key)
+            self._resident[name] = self._loaded(spec)
+        self._resident[name] = resident = self._resident.pop(name)
         self._in_use[name] += 1
-        return model
+        return resident.model
 
     def give_back(self, name: str) -> None:
         """It is used once less."""
@@ -91,7 +97,7 @@ class Adapters:
 
     def facts(self, running: Counter[str], waiting: Counter[str]) -> ResidencyFacts:
         """Where each one is; the counters are of requests by name."""
-        sizes = {name: self._bytes(model) for name, model in self._resident.items()}
+        sizes = {name: resident.num_bytes for name, resident in self._resident.items()}
         return ResidencyFacts(
             slots=self._slots,
             host_bytes=sum(sizes.values()),
@@ -119,27 +125,19 @@ class Adapters:
         for name in self._resident:
             if not self._in_use[name] and not self._known[name].pinned:
                 del self._resident[name]
-                evicted = self._counting.of(name).evicted
-                evicted["device"] = evicted.get("device", 0) + 1
+                self._meters.evicted(self._known[name].key, "device")
                 return True
         return False
 
-    def _loaded(self, spec: AdapterSpec) -> Any:
+    def _loaded(self, spec: AdapterSpec) -> _Resident:
         began = time.monotonic()
         try:
             model = self._load(Path(spec.folder))
         except AdapterRefused:
-            self._counting.of(spec.worker_model).load_failures += 1
+            self._meters.load_failed(spec.key)
             raise
         seconds = time.monotonic() - began
-        self._counting.loaded(spec.worker_model, seconds, self._bytes(model))
-        return model
-
-    def _bytes(self, model: Any) -> int:
-        """Of the tensors that are its own."""
-        own = {id(each): each for each in model.parameters() if id(each) not in self._base_storage}
-        return sum(each.numel() * each.element_size() for each in own.values())
-
-
-def _storage(model: Any) -> frozenset[int]:
-    return frozenset(map(id, model.parameters()))
+        own = (each for each in model.parameters() if id(each) not in self._of_the_base)
+        resident = _Resident(model, sum(each.numel() * each.element_size() for each in own))
+        self._meters.loaded(spec.key, seconds, resident.num_bytes)
+        return resident

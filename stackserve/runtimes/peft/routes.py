@@ -14,18 +14,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from stackserve.protocol import ADAPTERS_PATH, AdapterSpec
+from stackserve.protocol import ADAPTERS_PATH, AdapterSpec, key_of
 from stackserve.runtimes.peft.adapters import AdapterRefused
 from stackserve.runtimes.peft.answers import DONE, Answer, Choice, error_body, event, json_answer
 from stackserve.runtimes.peft.bodies import (
+    AnyBody,
     BadRequest,
     ChatBody,
-    CompletionBody,
     read_chat,
     read_completion,
     sampling_of,
 )
-from stackserve.runtimes.peft.counting import public_name
 from stackserve.runtimes.peft.foundation import Foundation
 from stackserve.runtimes.peft.generation import Generation
 from stackserve.runtimes.peft.prompts import chat_prompt, completion_prompts
@@ -94,20 +93,20 @@ class Api:
     async def _complete(self, request: Request) -> Response:
         try:
             body = read_completion(await request.body())
-            vocabulary = self._foundation.model.get_input_embeddings().num_embeddings
+            base = self._foundation
             prompts = await asyncio.to_thread(
-                completion_prompts, body, self._foundation.tokenizer, vocabulary
+                completion_prompts, body, base.tokenizer, base.vocabulary
             )
             return await self._answer(request, body, prompts)
         except BadRequest as error:
             return _refusal(error)
 
     async def _answer(
-        self, request: Request, body: ChatBody | CompletionBody, prompts: list[tuple[int, ...]]
+        self, request: Request, body: AnyBody, prompts: list[tuple[int, ...]]
     ) -> Response:
         asked = self._ask(body, prompts)
         answer = Answer(
-            public_name(body.model),
+            key_of(body.model),
             sum(map(len, prompts)),
             self._foundation.tokenizer,
             chat=isinstance(body, ChatBody),
@@ -129,7 +128,7 @@ class Api:
             asked.cancel()
             raise
 
-    def _ask(self, body: ChatBody | CompletionBody, prompts: list[tuple[int, ...]]) -> Asked:
+    def _ask(self, body: AnyBody, prompts: list[tuple[int, ...]]) -> Asked:
         """Have the prompts answered. Raises BadRequest."""
         if not self._generation.adapters.knows(body.model):
             raise BadRequest(f"The model `{body.model}` does not exist.", "model", 404)
@@ -142,7 +141,7 @@ class Api:
 
     def _row(
         self,
-        body: ChatBody | CompletionBody,
+        body: AnyBody,
         prompt: tuple[int, ...],
         number: int,
         loop: asyncio.AbstractEventLoop,

@@ -24,10 +24,9 @@ class Logprob:
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of an answer: its new text, and why it ends with it (stop, length), if it does."""
+    """What one token adds to an answer: its new text, and why it ends with it (stop, length), if it does."""
 
     text: str
-    tokens: int = 1
     finish: str | None = None
     logprob: Logprob | None = None
 
@@ -90,7 +89,7 @@ class Row:
             text += self.text.end()
             finish = "stop" if self.text.stopped else finish
             self.done, self.outcome = True, finish
-        self.tell(Piece(text, 1, finish, logprob))
+        self.tell(Piece(text, finish, logprob))
 
     def _logprob(self, token: int, scores: Any) -> Logprob:
         values = torch.log_softmax(scores, dim=-1)

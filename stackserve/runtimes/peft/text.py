@@ -25,21 +25,22 @@ class Text:
     def add(self, token: int) -> str:
         """One more token."""
         self._tokens.append(token)
-        told = self._decode(self._tokens[self._from : self._read])
-        now = self._decode(self._tokens[self._from :])
-        if len(now) <= len(told) or now.endswith(BROKEN):
+        new = self._untold()
+        if not new or new.endswith(BROKEN):
             return ""
         self._from, self._read = self._read, len(self._tokens)
-        return self._certain(now[len(told) :])
+        return self._certain(new)
 
     def end(self) -> str:
         """What was held back; no token follows."""
-        told = self._decode(self._tokens[self._from : self._read])
-        now = self._decode(self._tokens[self._from :])
-        last = self._certain(now[len(told) :])
+        last = self._certain(self._untold())
         if self.stopped:
             return last
         return last + self._held
+
+    def _untold(self) -> str:
+        told = self._decode(self._tokens[self._from : self._read])
+        return self._decode(self._tokens[self._from :])[len(told) :]
 
     def _certain(self, new: str) -> str:
         if self.stopped:

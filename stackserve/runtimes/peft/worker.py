@@ -6,19 +6,18 @@ Started by the gateway as `python -m stackserve.runtimes.peft.worker`; see `stac
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import uvicorn
+from typing import TYPE_CHECKING
 
 from stackserve.lifeline import Events, take_spec
-from stackserve.protocol import AdapterFailed, Phase, Ready, WorkerSpec
+from stackserve.meters import AdapterMeters
+from stackserve.protocol import MAX_MESSAGE, AdapterFailed, Phase, Ready, WorkerSpec
+from stackserve.socket_server import SocketServer
 
 if TYPE_CHECKING:
     from stackserve.runtimes.peft.foundation import Foundation
@@ -26,10 +25,6 @@ if TYPE_CHECKING:
 
 BAD_OPTIONS = 2
 """Exit code when the base cannot be served so: another start would fail too."""
-
-MAX_MESSAGE = 2000
-KEEP_ALIVE_SECONDS = 3600
-"""Longer than the gateway keeps an idle connection, so that only the gateway closes them."""
 
 NOTE = "slower than vLLM: one adapter a batch"
 
@@ -58,14 +53,13 @@ def _generation(spec: WorkerSpec, base: Foundation, events: Events) -> Generatio
     """With every adapter known and the first ones loaded; one that fails is reported, not fatal."""
     from stackserve.runtimes.peft.adapters import AdapterRefused, load_adapter
     from stackserve.runtimes.peft.batch import padding_is_exact
-    from stackserve.runtimes.peft.counting import Counting
     from stackserve.runtimes.peft.generation import Generation
     from stackserve.runtimes.peft.residency import Adapters
 
-    options, counting = spec.options, Counting()
+    options, meters = spec.options, AdapterMeters()
     load = partial(load_adapter, base.model, device=base.device)
     adapters = Adapters(
-        options["served_model_name"], base.model, options["adapter_slots"], load, counting
+        options["served_model_name"], base.model, options["adapter_slots"], load, meters
     )
     for number, adapter in enumerate(spec.adapters[: spec.preload]):
         events.send(Phase("loading adapters", number, spec.preload))
@@ -74,9 +68,8 @@ def _generation(spec: WorkerSpec, base: Foundation, events: Events) -> Generatio
         except AdapterRefused as error:
             events.send(AdapterFailed(adapter.key, str(error)[:MAX_MESSAGE]))
     adapters.know(spec.adapters[spec.preload :])
-    vocabulary = base.model.get_input_embeddings().num_embeddings
-    pads = padding_is_exact(base.model, vocabulary)
-    return Generation(adapters, counting, options["max_num_seqs"], pads=pads)
+    pads = padding_is_exact(base.model, base.vocabulary)
+    return Generation(adapters, meters, options["max_num_seqs"], pads=pads)
 
 
 def _engine() -> str:
@@ -89,24 +82,8 @@ async def _serve(
     """Answer on the socket until SIGTERM."""
     from stackserve.runtimes.peft.routes import Api
 
-    class Server(uvicorn.Server):
-        @contextlib.contextmanager
-        def capture_signals(self) -> Iterator[None]:
-            yield  # signals are ours
-
-        async def startup(self, sockets: Any = None) -> None:
-            await super().startup(sockets)
-            on_ready()
-
-    config = uvicorn.Config(
-        Api(base, generation, spec.options["seed"]).app(),
-        uds=spec.socket,
-        log_level="warning",
-        access_log=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=1,
-    )
-    server = Server(config)
+    app = Api(base, generation, spec.options["seed"]).app()
+    server = SocketServer(app, spec.socket, on_ready)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(
             number, partial(setattr, server, "should_exit", True)

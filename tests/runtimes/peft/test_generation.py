@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 
+from stackserve.meters import AdapterMeters
 from stackserve.protocol import AdapterSpec
 from stackserve.runtimes.peft.adapters import AdapterRefused, load_adapter
 from stackserve.runtimes.peft.batch import padding_is_exact
-from stackserve.runtimes.peft.counting import Counting
 from stackserve.runtimes.peft.foundation import Foundation, load_foundation
 from stackserve.runtimes.peft.generation import Generation, next_rows
 from stackserve.runtimes.peft.residency import Adapters, UnknownModel
@@ -51,10 +51,10 @@ class World:
 
     def __init__(self, foundation: Foundation, slots: int = 2, rows: int = 32) -> None:
         self.foundation = foundation
-        counting = Counting()
+        meters = AdapterMeters()
         load_one = partial(load_adapter, foundation.model, device=foundation.device)
-        self.adapters = Adapters("base", foundation.model, slots, load_one, counting)
-        self.generation = Generation(self.adapters, counting, rows, pads=True)
+        self.adapters = Adapters("base", foundation.model, slots, load_one, meters)
+        self.generation = Generation(self.adapters, meters, rows, pads=True)
         self.generation.start()
 
     def ask(self, model: str, prompt: list[int], sampling: Sampling = GREEDY) -> Asked:
@@ -250,6 +250,13 @@ def test_requests_are_counted_by_key(world: World) -> None:
     assert numbers.finished == {"length": 2}
     assert sum(numbers.first_token.counts) == 2
     assert sum(numbers.gap.counts) == 4
+
+
+def test_a_key_is_counted_by_itself_before_anybody_asks_for_it(
+    world: World, adapter: Callable[[str], Path]
+) -> None:
+    world.do(lambda: world.adapters.know([spec("lora", adapter("lora"))]))
+    assert [world.numbers(key).arrived for key in ("base", "lora")] == [0, 0]
 
 
 @pytest.mark.parametrize(("pads", "lengths"), [(True, [2, 3, 2]), (False, [2, 2])])

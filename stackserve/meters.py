@@ -1,6 +1,6 @@
-"""What happens to each inference key inside the engine, in numbers that a snapshot takes out.
+"""What happens to each inference key inside an engine, in numbers that a snapshot takes out.
 
-The scheduler owns one `AdapterMeters` and calls it as things happen. Memory, and the series that
+An engine's scheduler owns one `AdapterMeters` and calls it as things happen. Memory, and the series that
 Prometheus keeps of it, grow with the keys that are counted one by one, and no further.
 """
 
