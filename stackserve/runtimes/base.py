@@ -34,6 +34,11 @@ class BadInput(Exception):
     """A request's tensors are not what the model takes; the message names the tensor."""
 
 
+def first_line(error: Exception) -> str:
+    """Of what a framework says, for a message of the two above."""
+    return str(error).strip().partition("\n")[0][:300]
+
+
 @dataclass(frozen=True)
 class ModelFiles:
     """What a model is made of. `options` are the member's, as written in the group."""

@@ -18,3 +18,10 @@ DATATYPES: dict[str, np.dtype[Any]] = {
 """numpy's types by the protocol's names."""
 
 NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+
+
+def objects(values: list[Any]) -> np.ndarray[Any, Any]:
+    """An array of these very objects, in one dimension: numpy alone would make text of bytes."""
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import transformers
 
-from stackserve.runtimes.base import BadInput, ModelRefused
+from stackserve.runtimes.base import BadInput, ModelRefused, first_line
 from stackserve.runtimes.torch_tensors import array_of
 
 CLASSES = {
@@ -44,11 +44,10 @@ def load_encoder(folder: Path, task: str, max_length: int | None) -> Encoder:
                 **local,
             )
     except Exception as error:  # transformers raises what it likes for damaged files
-        why = str(error).partition("\n")[0][:200]
         raise ModelRefused(
             "model_unreadable",
-            f"transformers {transformers.__version__} cannot read {folder.name} ({why}); save the model and "
-            "its tokenizer again with save_pretrained",
+            f"transformers {transformers.__version__} cannot read {folder.name} "
+            f"({first_line(error)[:200]}); save the model and its tokenizer again with save_pretrained",
         ) from error
     check_loaded(loading, task, folder.name)
     if tokenizer.pad_token_id is None or not tokenizer.is_fast:

@@ -83,11 +83,12 @@ class LightgbmRuntime(Runtime):
     """Loads text models."""
 
     def estimate(self, files: ModelFiles) -> int:
-        return LEAST + MEMORY * model_file(files).stat().st_size
+        path = model_file(files, read_options(files, LightgbmOptions))
+        return LEAST + MEMORY * path.stat().st_size
 
     def load(self, files: ModelFiles) -> Model:
         options = read_options(files, LightgbmOptions)
-        path = model_file(files)
+        path = model_file(files, options)
         data = path.read_bytes()
         try:
             # What was checked is what is loaded, even if the file is written over meanwhile.
@@ -100,7 +101,6 @@ class LightgbmRuntime(Runtime):
             ) from error
 
 
-def model_file(files: ModelFiles) -> Path:
+def model_file(files: ModelFiles, options: LightgbmOptions) -> Path:
     """Raises ModelRefused."""
-    chosen = read_options(files, LightgbmOptions).file
-    return find_file(files, SUFFIXES, usual="model.txt", chosen=chosen)
+    return find_file(files, SUFFIXES, usual="model.txt", chosen=options.file)

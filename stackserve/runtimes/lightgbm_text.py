@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Integers = npt.NDArray[np.int64]
-
 END = b"end of trees\n"
 MOST_OUTPUTS = 1 << 16
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
-from stackserve.runtimes.datatypes import DATATYPES
+from stackserve.runtimes.datatypes import DATATYPES, objects
 from stackserve.runtimes.oip_errors import BadRequest, ModelFault, shown, shown_shape
 
 Array = npt.NDArray[Any]
@@ -95,7 +95,7 @@ def from_json(name: str, datatype: str, data: msgspec.Raw, shape: Shape, count: 
     if array.ndim != depth:
         raise _ragged(name)
     if datatype == "BYTES":
-        array = _objects([text.encode() for text in array.ravel().tolist()]).reshape(array.shape)
+        array = objects([text.encode() for text in array.ravel().tolist()]).reshape(array.shape)
     return array if array.shape == shape else _reshaped(name, array, shape, count)
 
 
@@ -148,7 +148,7 @@ def from_binary(name: str, datatype: str, data: memoryview, shape: Shape, count:
     used. Raises BadRequest.
     """
     if datatype == "BYTES":
-        return _objects(_strings(name, data, count)).reshape(shape)
+        return objects(_strings(name, data, count)).reshape(shape)
     dtype = DATATYPES[datatype]
     if len(data) != count * dtype.itemsize:
         raise BadRequest(
@@ -167,7 +167,7 @@ def from_binary(name: str, datatype: str, data: memoryview, shape: Shape, count:
 
 def single(data: memoryview, shape: Shape) -> Array:
     """A BYTES tensor of one element."""
-    return _objects([data.tobytes()]).reshape(shape)
+    return objects([data.tobytes()]).reshape(shape)
 
 
 def _strings(name: str, data: memoryview, count: int) -> list[bytes]:
@@ -188,12 +188,6 @@ def _strings(name: str, data: memoryview, count: int) -> list[bytes]:
             "length in 4 bytes, little-endian, and then itself."
         )
     return strings
-
-
-def _objects(values: list[bytes]) -> Array:
-    array = np.empty(len(values), np.object_)
-    array[:] = values
-    return array
 
 
 def to_json(name: str, datatype: str, array: Array) -> bytes:

@@ -9,10 +9,10 @@ together, where that cannot be told from the shapes.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import numpy.typing as npt
 import onnxruntime
 from onnxruntime.capi.onnxruntime_pybind11_state import InvalidArgument
@@ -26,11 +26,13 @@ from stackserve.runtimes.base import (
     Runtime,
     Tensors,
     TensorSpec,
+    first_line,
 )
+from stackserve.runtimes.datatypes import objects
 from stackserve.runtimes.model_file import find_file, read_options
 from stackserve.runtimes.onnx_external import external_files
 
-DATATYPES = {
+BY_TYPE = {
     "bool": "BOOL", "string": "BYTES", "float16": "FP16", "float": "FP32", "double": "FP64",
     **{f"{sign}int{bits}": f"{sign}INT{bits}".upper() for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }  # fmt: skip
@@ -43,7 +45,8 @@ which onnxruntime copies into another order. `python -m tests.runtimes.test_esti
 LEAST = 256 << 10
 """Bytes of a model without weights to speak of; 110 KiB were measured."""
 
-ORT_FORMAT = slice(4, 8), b"ORTM"
+ORT_FORMAT = b"ORTM"
+"""The bytes 4 to 8 of a file in onnxruntime's own format."""
 
 
 class OnnxOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -79,19 +82,16 @@ class OnnxRuntime(Runtime):
     """Loads .onnx files."""
 
     def estimate(self, files: ModelFiles) -> int:
-        path = find_file(
-            files, {".onnx"}, usual="model.onnx", chosen=read_options(files, OnnxOptions).file
-        )
+        path = model_file(files, read_options(files, OnnxOptions))
         paths = {path, *external_files(path)}
         return LEAST + int(MEMORY * sum(path.stat().st_size for path in paths))
 
     def load(self, files: ModelFiles) -> Model:
         options = read_options(files, OnnxOptions)
-        path = find_file(files, {".onnx"}, usual="model.onnx", chosen=options.file)
+        path = model_file(files, options)
         external_files(path)
-        part, mark = ORT_FORMAT
         with path.open("rb") as file:
-            if file.read(8)[part] == mark:
+            if file.read(8)[4:] == ORT_FORMAT:
                 raise ModelRefused(
                     "format_unknown",
                     f"{path.name} is in onnxruntime's own format; save it as ONNX",
@@ -118,6 +118,11 @@ class OnnxRuntime(Runtime):
         return OnnxModel(session, Metadata("onnx_onnxruntime", inputs, outputs, batches))
 
 
+def model_file(files: ModelFiles, options: OnnxOptions) -> Path:
+    """Raises ModelRefused."""
+    return find_file(files, {".onnx"}, usual="model.onnx", chosen=options.file)
+
+
 def session_options(threads: int) -> Any:
     """Without an arena: it made a hundred small models 17.6 instead of 11.3 MiB, and none faster."""
     options = onnxruntime.SessionOptions()
@@ -142,11 +147,6 @@ def counts_rows(shapes: Sequence[Sequence[int | str | None]]) -> bool:
     return len(names) <= 1 and not any(isinstance(first, int) for first in firsts)
 
 
-def first_line(error: Exception) -> str:
-    """Of what a framework says."""
-    return str(error).strip().partition("\n")[0][:300]
-
-
 def _spec(file: str, argument: Any) -> TensorSpec:
     """`argument.type` is such as `tensor(float)` or `seq(map(int64,tensor(float)))`."""
     kind = argument.type
@@ -156,7 +156,7 @@ def _spec(file: str, argument: Any) -> TensorSpec:
             f"{file} has {argument.name}, a {kind}, where the protocol knows tensors alone; of a "
             "classifier from scikit-learn, export with options={'zipmap': False}",
         )
-    datatype = DATATYPES.get(kind.removeprefix("tensor(").removesuffix(")"))
+    datatype = BY_TYPE.get(kind.removeprefix("tensor(").removesuffix(")"))
     if datatype is None:
         raise ModelRefused(
             "unsupported_datatype",
@@ -168,15 +168,11 @@ def _spec(file: str, argument: Any) -> TensorSpec:
 
 def _decoded(name: str, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Text from bytes, as onnxruntime takes it."""
-    texts = np.empty(values.size, dtype=object)
     try:
-        texts[:] = [value.decode() for value in values.flat]
+        return objects([value.decode() for value in values.flat]).reshape(values.shape)
     except UnicodeDecodeError as error:
         raise BadInput(f"input {name} holds bytes that are no UTF-8 text") from error
-    return texts.reshape(values.shape)
 
 
 def _encoded(texts: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    values = np.empty(texts.size, dtype=object)
-    values[:] = [text.encode() for text in texts.flat]
-    return values.reshape(texts.shape)
+    return objects([text.encode() for text in texts.flat]).reshape(texts.shape)

@@ -156,9 +156,9 @@ def checked_payloads(entries: dict[str, bytes], name: str, file: str) -> dict[st
     folder = name.rpartition("/")[0]
     try:
         for tensor, payload in config["config"].items():
-            if payload["use_pickle"] is not False:
-                raise unsafe(file, f"{folder}/{payload['path_name']}", "a pickle")
             path = f"{folder}/{payload['path_name']}"
+            if payload["use_pickle"] is not False:
+                raise unsafe(file, path, "a pickle")
             if not PAYLOAD.fullmatch(path):
                 raise unsafe(file, path, "a pickled object")
             if path not in entries or not fits(payload["tensor_meta"], len(entries[path])):

@@ -41,8 +41,9 @@ from stackserve.runtimes.base import (
     Runtime,
     Tensors,
     TensorSpec,
+    first_line,
 )
-from stackserve.runtimes.datatypes import DATATYPES, NAMES
+from stackserve.runtimes.datatypes import DATATYPES, NAMES, objects
 from stackserve.runtimes.model_file import find_file, invalid_options, read_options
 from stackserve.runtimes.sklearn_trusted import TRUSTED
 
@@ -103,7 +104,7 @@ class SklearnRuntime(Runtime):
     """Loads .skops files, and pickles where unsafe formats are allowed."""
 
     def estimate(self, files: ModelFiles) -> int:
-        path = model_file(files)
+        path = model_file(files, read_options(files, SklearnOptions))
         if path.suffix in PICKLES:
             return LEAST + PICKLED * path.stat().st_size
         try:
@@ -116,7 +117,7 @@ class SklearnRuntime(Runtime):
 
     def load(self, files: ModelFiles) -> Model:
         options = read_options(files, SklearnOptions)
-        path = model_file(files)
+        path = model_file(files, options)
         try:
             if path.suffix in PICKLES:
                 estimator = joblib.load(path)
@@ -132,10 +133,9 @@ class SklearnRuntime(Runtime):
         return SklearnModel(estimator, describe(estimator, path.name, files, options))
 
 
-def model_file(files: ModelFiles) -> Path:
+def model_file(files: ModelFiles, options: SklearnOptions) -> Path:
     """Raises ModelRefused."""
-    chosen = read_options(files, SklearnOptions).file
-    return find_file(files, {".skops"}, usual="model.skops", chosen=chosen, unsafe=PICKLES)
+    return find_file(files, {".skops"}, usual="model.skops", chosen=options.file, unsafe=PICKLES)
 
 
 def refuse_untrusted(path: Path, extra: Sequence[str]) -> None:
@@ -209,14 +209,7 @@ def _tensor(result: Any, datatype: str) -> npt.NDArray[Any]:
         result = result.toarray()
     if datatype != "BYTES":
         return np.asarray(result, dtype=DATATYPES[datatype])
-    values = np.empty(result.size, dtype=object)
-    values[:] = [str(value).encode() for value in result.flat]
-    return values.reshape(result.shape)
-
-
-def first_line(error: Exception) -> str:
-    """Of what a library says."""
-    return str(error).strip().partition("\n")[0][:300]
+    return objects([str(value).encode() for value in result.flat]).reshape(result.shape)
 
 
 def _invalid(path: Path, error: Exception) -> ModelRefused:

@@ -20,8 +20,10 @@ from stackserve.runtimes.base import (
     Runtime,
     Tensors,
     TensorSpec,
+    first_line,
 )
 from stackserve.runtimes.datatypes import DATATYPES, NAMES
+from stackserve.runtimes.model_file import read_options
 from stackserve.runtimes.saved_models import check_saved_model
 
 PROGRAM = "saved_model.pb"
@@ -43,13 +45,13 @@ class TensorflowRuntime(Runtime):
     """Loads the SavedModels of TensorFlow 2 whose operations stay inside the process."""
 
     def estimate(self, files: ModelFiles) -> int:
-        read_options(files)
+        read_options(files, Options)
         constants = len(program(files.folder))
         size = sum(path.stat().st_size for path in files.folder.rglob("*") if path.is_file())
         return LEAST + int(VARIABLES * (size - constants) + CONSTANTS * constants)
 
     def load(self, files: ModelFiles) -> Model:
-        options = read_options(files)
+        options = read_options(files, Options)
         content = program(files.folder)
         use_threads(files.threads)
         if files.allow_unsafe:
@@ -86,24 +88,12 @@ class SignatureModel(Model):
         try:
             results = self.function(**given)
         except (tensorflow.errors.InvalidArgumentError, ValueError, TypeError) as error:
-            why = str(error).partition("\n")[0][:200]
-            raise BadInput(f"the model cannot compute this: {why}") from error
+            raise BadInput(f"the model cannot compute this: {first_line(error)[:200]}") from error
         return {
             spec.name: results[spec.name].numpy().astype(DATATYPES[spec.datatype], copy=False)
             for spec in self.metadata.outputs
             if spec.name in wanted
         }
-
-
-def read_options(files: ModelFiles) -> Options:
-    """Raises ModelRefused."""
-    try:
-        return msgspec.convert(dict(files.options), Options)
-    except msgspec.ValidationError as error:
-        raise ModelRefused(
-            "invalid_options",
-            f"the options of {files.folder.name} are wrong ({error}); the tensorflow runtime takes signature",
-        ) from error
 
 
 def program(folder: Path) -> bytes:
@@ -132,11 +122,10 @@ def read(folder: Path, name: str) -> Any:
     try:
         return tensorflow.saved_model.load(str(folder))
     except Exception as error:  # TensorFlow raises what it likes for damaged files
-        why = str(error).partition("\n")[0][:200]
         raise ModelRefused(
             "model_unreadable",
-            f"TensorFlow {tensorflow.__version__} cannot read {name} ({why}); save the model again with "
-            "tf.saved_model.save",
+            f"TensorFlow {tensorflow.__version__} cannot read {name} ({first_line(error)[:200]}); save the "
+            "model again with tf.saved_model.save",
         ) from error
 
 

@@ -14,9 +14,18 @@ from safetensors.torch import load_file
 from torch.export.pt2_archive._package import PT2ArchiveWriter
 
 from stackserve.runtimes.architectures import architecture
-from stackserve.runtimes.base import Metadata, Model, ModelFiles, ModelRefused, Runtime, TensorSpec
+from stackserve.runtimes.base import (
+    Metadata,
+    Model,
+    ModelFiles,
+    ModelRefused,
+    Runtime,
+    TensorSpec,
+    first_line,
+)
 from stackserve.runtimes.datatypes import DATATYPES
 from stackserve.runtimes.exported_programs import exported_model
+from stackserve.runtimes.model_file import inside
 from stackserve.runtimes.pt2_archive import scanned_entries
 from stackserve.runtimes.torch_model import TorchModel
 from stackserve.runtimes.torch_tensors import use_threads
@@ -105,7 +114,7 @@ def model_file(files: ModelFiles) -> Path:
             f"{path.name} needs {DESCRIPTION} beside it, which says of what architecture it is; write one as "
             "docs/runtimes.md shows",
         )
-    return path
+    return inside(folder, path.name)
 
 
 def load_weights(folder: Path, path: Path) -> Model:
@@ -212,6 +221,6 @@ def load_exported(path: Path, files: ModelFiles) -> Model:
     except Exception as error:  # torch raises what it likes for a damaged program
         raise ModelRefused(
             "model_unreadable",
-            f"{path.name} is no program that this torch reads ({str(error).partition(chr(10))[0][:200]}); "
+            f"{path.name} is no program that this torch reads ({first_line(error)[:200]}); "
             f"export it again with torch {torch.__version__}",
         ) from error

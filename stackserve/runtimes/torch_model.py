@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from stackserve.runtimes.base import BadInput, Metadata, Model, Tensors
+from stackserve.runtimes.base import BadInput, Metadata, Model, Tensors, first_line
 from stackserve.runtimes.torch_tensors import array_of, tensor_of
 
 
@@ -32,9 +32,7 @@ class TorchModel(Model):
         except (IndexError, ValueError, TypeError, AssertionError, RuntimeError) as error:
             if "allocate" in str(error):
                 raise
-            raise BadInput(
-                f"the model cannot compute this: {str(error).partition(chr(10))[0]}"
-            ) from error
+            raise BadInput(f"the model cannot compute this: {first_line(error)}") from error
         if len(results) != len(self.metadata.outputs):
             raise RuntimeError(
                 f"the model gave {len(results)} tensors, and {len(self.metadata.outputs)} are declared"

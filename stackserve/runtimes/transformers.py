@@ -19,7 +19,9 @@ from stackserve.runtimes.base import (
     Tensors,
     TensorSpec,
 )
+from stackserve.runtimes.datatypes import objects
 from stackserve.runtimes.encoders import Encoder, load_encoder
+from stackserve.runtimes.model_file import invalid_options, read_options
 from stackserve.runtimes.torch_tensors import use_threads
 from stackserve.runtimes.weights import weights_memory
 
@@ -59,11 +61,11 @@ class TransformersRuntime(Runtime):
     """Loads safetensors and configuration of a folder: no code, nothing from the network."""
 
     def estimate(self, files: ModelFiles) -> int:
-        read_options(files)
+        checked_options(files)
         return LEAST + weights_memory(weights(files.folder))
 
     def load(self, files: ModelFiles) -> Model:
-        options = read_options(files)
+        options = checked_options(files)
         config = read_config(files.folder)
         task = task_of(options, config, files.folder)
         use_threads(files.threads)
@@ -96,7 +98,7 @@ class TextModel(Model):
         parts = chunks(texts)
         if self.task == "token-classification":
             found = [row for part in parts for row in self.encoder.entities(part)]
-            return {"entities": as_objects([json.dumps(row).encode() for row in found])}
+            return {"entities": objects([json.dumps(row).encode() for row in found])}
         if self.task == "embeddings":
             blocks = [self.encoder.embeddings(part, self.normalize) for part in parts]
             empty = np.zeros((0, self.encoder.hidden_size), np.float32)
@@ -106,7 +108,7 @@ class TextModel(Model):
         best = scores.argmax(axis=1) if len(scores) else np.zeros(0, np.int64)
         labels = [self.encoder.labels[place].encode() for place in best]
         return {
-            "label": as_objects(labels),
+            "label": objects(labels),
             "score": scores[np.arange(len(best)), best],
             "scores": scores,
         }
@@ -114,12 +116,6 @@ class TextModel(Model):
 
 def chunks(texts: list[str]) -> Iterator[list[str]]:
     return (texts[start : start + ROWS] for start in range(0, len(texts), ROWS))
-
-
-def as_objects(values: list[bytes]) -> Any:
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array
 
 
 def outputs_of(task: str, labels: int, hidden: int) -> tuple[TensorSpec, ...]:
@@ -134,25 +130,13 @@ def outputs_of(task: str, labels: int, hidden: int) -> tuple[TensorSpec, ...]:
     )
 
 
-def read_options(files: ModelFiles) -> Options:
+def checked_options(files: ModelFiles) -> Options:
     """Raises ModelRefused."""
-    try:
-        options = msgspec.convert(dict(files.options), Options)
-    except msgspec.ValidationError as error:
-        raise ModelRefused(
-            "invalid_options",
-            f"the options of {files.folder.name} are wrong ({error}); correct them",
-        ) from error
+    options = read_options(files, Options)
     if options.task is not None and options.task not in TASKS:
-        raise ModelRefused(
-            "invalid_options",
-            f"the option task of {files.folder.name} is {options.task!r}; write one of {', '.join(TASKS)}",
-        )
+        raise invalid_options(files, f"task is {options.task!r}; write one of {', '.join(TASKS)}")
     if options.max_length is not None and options.max_length < 3:
-        raise ModelRefused(
-            "invalid_options",
-            f"the option max_length of {files.folder.name} is {options.max_length}; write 3 or more tokens",
-        )
+        raise invalid_options(files, f"max_length is {options.max_length}; write 3 or more tokens")
     return options
 
 
@@ -187,6 +171,12 @@ def read_config(folder: Path) -> dict[str, Any]:
                 f"{name} has an auto_map, which names Python code to run; use a model whose architecture "
                 "transformers brings itself",
             )
+    if "config.json" not in configs:
+        raise ModelRefused(
+            "description_missing",
+            f"{folder.name} holds no config.json, which says of what architecture it is; save the model "
+            "again with save_pretrained",
+        )
     if "quantization_config" in configs["config.json"]:
         raise ModelRefused(
             "unsupported_model",

@@ -5,7 +5,6 @@ XGBoost's own reader follows lengths past the end of a damaged file.
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
 import numpy as np
@@ -95,9 +94,8 @@ class _Reader:
         marker = self.take(1)
         if marker not in INTEGERS:
             raise Malformed(f"byte {self.position} is no length")
-        dtype = NUMBERS[marker]
-        code = {"i1": "b", "u1": "B", "i2": "h", "i4": "i", "i8": "q"}[dtype[1:]]
-        return int(struct.unpack(">" + code, self.take(int(dtype[2:])))[0])
+        size = np.dtype(NUMBERS[marker]).itemsize
+        return int.from_bytes(self.take(size), "big", signed=marker != b"U")
 
     def _array(self, marker: bytes, count: int) -> Any:
         dtype = np.dtype(NUMBERS[marker])

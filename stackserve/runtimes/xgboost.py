@@ -32,6 +32,7 @@ from stackserve.runtimes.base import (
     Runtime,
     Tensors,
     TensorSpec,
+    first_line,
 )
 from stackserve.runtimes.model_file import find_file, read_options
 
@@ -80,8 +81,7 @@ class XgboostModel(Model):
         try:
             result = self._predict(rows)
         except (ValueError, xgboost.core.XGBoostError) as error:
-            words = str(error).strip().partition("\n")[0][:300]
-            raise BadInput(f"xgboost refuses the input: {words}") from error
+            raise BadInput(f"xgboost refuses the input: {first_line(error)}") from error
         result = result.reshape(len(rows), *self._width)
         return dict.fromkeys(wanted, result)
 
@@ -100,12 +100,12 @@ class XgboostRuntime(Runtime):
     """Loads .ubj and .json."""
 
     def estimate(self, files: ModelFiles) -> int:
-        path = model_file(files)
+        path = model_file(files, read_options(files, XgboostOptions))
         return LEAST + MEMORY[path.suffix] * path.stat().st_size
 
     def load(self, files: ModelFiles) -> Model:
         options = read_options(files, XgboostOptions)
-        path = model_file(files)
+        path = model_file(files, options)
         data = path.read_bytes()
         linear = check(path, data)
         try:
@@ -113,16 +113,16 @@ class XgboostRuntime(Runtime):
             booster = xgboost.Booster({"nthread": files.threads}, model_file=bytearray(data))
             return XgboostModel(booster, options, linear=linear)
         except (ValueError, TypeError, xgboost.core.XGBoostError) as error:
-            words = str(error).strip().partition("\n")[0][:300]
             raise ModelRefused(
                 "invalid_model",
-                f"{path.name} is not loaded by xgboost {xgboost.__version__} ({words}); save the model again",
+                f"{path.name} is not loaded by xgboost {xgboost.__version__} ({first_line(error)}); save the "
+                "model again",
             ) from error
 
 
-def model_file(files: ModelFiles) -> Path:
+def model_file(files: ModelFiles, options: XgboostOptions) -> Path:
     """Raises ModelRefused."""
-    chosen = read_options(files, XgboostOptions).file
+    chosen = options.file
     if chosen is None and (files.folder / "model.ubj").is_file():
         chosen = "model.ubj"
     return find_file(files, SUFFIXES, usual="model.json", chosen=chosen)

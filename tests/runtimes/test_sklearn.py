@@ -48,6 +48,7 @@ from sklearn.svm import SVC
 
 from stackserve.runtimes.base import BadInput, Model, ModelFiles, ModelRefused, TensorSpec
 from stackserve.runtimes.sklearn import SklearnRuntime
+from tests.runtimes.payload import Payload
 
 IRIS, SPECIES = load_iris(return_X_y=True)
 NAMES = np.array(load_iris().target_names)
@@ -221,16 +222,6 @@ def test_a_model_that_gives_several_tables_is_refused(tmp_path: Path) -> None:
     forest = RandomForestClassifier(2).fit(IRIS, np.eye(3, dtype=int)[SPECIES])
     skops.io.dump(forest, tmp_path / "model.skops")
     assert refusal(tmp_path, method="predict_proba").code == "unsupported_output"
-
-
-class Payload:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.path),)
 
 
 @pytest.mark.parametrize("name", ["model.pkl", "model.pickle", "model.joblib", "model.sav"])

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from stackserve.runtimes import architectures
 from stackserve.runtimes.base import BadInput, ModelFiles, ModelRefused, TensorSpec
 from stackserve.runtimes.torch import TorchRuntime
+from tests.runtimes.payload import Payload
 
 DESCRIPTION: dict[str, Any] = {
     "architecture": "mlp",
@@ -199,23 +200,22 @@ def test_weights_without_a_description_are_refused(folder: Path) -> None:
     assert refusal(folder).code == "description_missing"
 
 
-class _Payload:
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.trace,)
-
-
 @pytest.mark.parametrize("name", ["model.pt", "model.pth"])
 def test_a_pickle_is_refused_and_its_payload_never_runs(tmp_path: Path, name: str) -> None:
     trace = tmp_path / "trace"
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "architecture.json").write_text(json.dumps(DESCRIPTION))
-    (folder / name).write_bytes(pickle.dumps(_Payload(trace)))
+    (folder / name).write_bytes(pickle.dumps(Payload(trace)))
     assert refusal(folder).code == "unsafe_format"
     assert not trace.exists()
+
+
+def test_weights_that_lie_outside_of_the_folder_are_refused(folder: Path) -> None:
+    elsewhere = folder.with_name("elsewhere.safetensors")
+    (folder / "model.safetensors").rename(elsewhere)
+    (folder / "model.safetensors").symlink_to(elsewhere)
+    assert refusal(folder).code == "file_outside"
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from stackserve.runtimes.base import BadInput, Metadata, Model, ModelFiles, ModelRefused, TensorSpec
 from stackserve.runtimes.transformers import TransformersRuntime
+from tests.runtimes.payload import Payload
 
 WORDS = [
     "[PAD]",
@@ -235,18 +236,10 @@ def test_code_that_a_model_brings_is_refused_and_never_runs(own: Path, name: str
     assert not trace.exists()
 
 
-class _Payload:
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.trace,)
-
-
 def test_a_pickled_checkpoint_is_refused_and_its_payload_never_runs(own: Path) -> None:
     trace = own.parent / "trace"
     (own / "model.safetensors").unlink()
-    (own / "pytorch_model.bin").write_bytes(pickle.dumps(_Payload(trace)))
+    (own / "pytorch_model.bin").write_bytes(pickle.dumps(Payload(trace)))
     assert refusal(own).code == "unsafe_format"
     assert not trace.exists()
 
@@ -296,3 +289,8 @@ def test_an_adapter_is_refused_with_what_to_do(own: Path) -> None:
 def test_the_estimate_covers_the_weights_and_their_copy(classifier: Path) -> None:
     size = (classifier / "model.safetensors").stat().st_size
     assert TransformersRuntime().estimate(ModelFiles(classifier)) > 2 * size
+
+
+def test_weights_without_a_configuration_are_refused(own: Path) -> None:
+    (own / "config.json").unlink()
+    assert refusal(own).code == "description_missing"
